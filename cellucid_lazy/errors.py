@@ -1,0 +1,81 @@
+"""The errors and warnings that users meet, each naming the file, the key and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CellucidLazyError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class DataError(CellucidLazyError, ValueError):
+    """A dataset that cannot be used as it is: unreadable, inconsistent or incomplete."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A path where nothing is."""
+
+
+class FieldError(DataError):
+    """One field that cannot be shown; the rest of the dataset can."""
+
+
+class MissingKeyError(CellucidLazyError, KeyError):
+    """A name that the dataset does not have; the message lists close matches."""
+
+    def __str__(self) -> str:
+        # KeyError quotes its argument; a sentence reads better plain.
+        return str(self.args[0]) if self.args else ""
+
+
+class OptionError(CellucidLazyError, ValueError):
+    """An export setting outside its range."""
+
+
+class CollisionError(CellucidLazyError, ValueError):
+    """Two outputs that would be the same file."""
+
+
+class ExportError(CellucidLazyError, OSError):
+    """A target that cannot be written, or must not be replaced."""
+
+
+class LeftOutWarning(UserWarning):
+    """Names something that was left out of the catalogue or the export, and why."""
+
+
+class FallbackWarning(UserWarning):
+    """A layout that had to be loaded whole instead of read lazily."""
+
+
+def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) -> MissingKeyError:
+    """Build the error for a name that is not there, with close matches.
+
+    Parameters
+    ----------
+    kind
+        What was looked up, such as ``"obs column"``.
+    key
+        The name asked for.
+    available
+        The names that exist.
+    where
+        The dataset or file it was looked up in.
+
+    Returns
+    -------
+    MissingKeyError
+        Ready to raise.
+    """
+    names = list(available)
+    close = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    if close:
+        hint = "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    elif names:
+        shown = ", ".join(repr(name) for name in names[:10])
+        hint = f"available: {shown}" + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+    else:
+        hint = "there are none"
+    return MissingKeyError(f"{where}: no {kind} {key!r}; {hint}")

@@ -1,0 +1,175 @@
+"""Options: the settings of an export, frozen and validated once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from cellucid_lazy.errors import OptionError
+
+DEFAULT_QUANTILE = 0.95
+DEFAULT_MIN_POINTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of the outputs and their encoding.
+
+    Parameters
+    ----------
+    dataset_name
+        Human-readable name. Default: the file's name without its suffix.
+    dataset_id
+        Identifier. Default: the name, made safe for file names.
+    description
+        Text for the identity.
+    source_name, source_url, source_citation
+        Where the data come from.
+    latent_key
+        obsm key of the latent space for outlier quantiles. Default: found by name.
+    gene_id_column
+        ``"index"``, or the column of var that holds the gene identifiers.
+    normalize_embeddings
+        Whether embeddings are centred and scaled into [-1, 1].
+    centroid_outlier_quantile
+        Cells of a category beyond this quantile of distance are left out of its centroid;
+        in (0.5, 1), else 0.95 with a warning.
+    centroid_min_points
+        Smallest category that gets a centroid and outlier quantiles; at least 1, else 10 with a
+        warning.
+    obs_keys
+        obs columns to offer. Default: all.
+    genes
+        Gene identifiers to offer. Default: all.
+    var_quantization, obs_continuous_quantization
+        8 or 16 bits, or None for float32.
+    obs_categorical_dtype
+        ``"auto"`` (by the number of categories), ``"uint8"`` or ``"uint16"``.
+    compression
+        gzip level 1-9; None or 0 for none.
+    manifest_shape
+        ``"export"``, the shape of an exported folder, or ``"live"``, the shape a server answers.
+    created_at
+        Time stamp of the identity, ``YYYY-MM-DDTHH:MM:SSZ``. Default: now.
+
+    Raises
+    ------
+    OptionError
+        For a value outside its range.
+    """
+
+    dataset_name: str | None = None
+    dataset_id: str | None = None
+    description: str | None = None
+    source_name: str | None = None
+    source_url: str | None = None
+    source_citation: str | None = None
+    latent_key: str | None = None
+    gene_id_column: str = "index"
+    normalize_embeddings: bool = True
+    centroid_outlier_quantile: float = DEFAULT_QUANTILE
+    centroid_min_points: int = DEFAULT_MIN_POINTS
+    obs_keys: tuple[str, ...] | None = None
+    genes: tuple[str, ...] | None = None
+    var_quantization: Literal[8, 16] | None = None
+    obs_continuous_quantization: Literal[8, 16] | None = None
+    obs_categorical_dtype: Literal["auto", "uint8", "uint16"] = "auto"
+    compression: int | None = None
+    manifest_shape: Literal["export", "live"] = "export"
+    created_at: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("obs_keys", "genes"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        for name, allowed in _CHOICES.items():
+            _choice(name, getattr(self, name), allowed)
+        object.__setattr__(self, "compression", compression_level(self.compression))
+        for spec in fields(self):
+            if spec.type == "str | None" or spec.name == "gene_id_column":
+                _text(spec.name, getattr(self, spec.name))
+        self._mend_centroids()
+
+    def _mend_centroids(self) -> None:
+        quantile = _number("centroid_outlier_quantile", self.centroid_outlier_quantile)
+        if not 0.5 < quantile < 1.0:
+            warnings.warn(
+                f"centroid_outlier_quantile={quantile} is not between 0.5 and 1; "
+                f"{DEFAULT_QUANTILE} is used",
+                UserWarning,
+                stacklevel=4,
+            )
+            quantile = DEFAULT_QUANTILE
+        min_points = _number("centroid_min_points", self.centroid_min_points)
+        if min_points < 1:
+            warnings.warn(
+                f"centroid_min_points={min_points} is below 1; {DEFAULT_MIN_POINTS} is used",
+                UserWarning,
+                stacklevel=4,
+            )
+            min_points = DEFAULT_MIN_POINTS
+        object.__setattr__(self, "centroid_outlier_quantile", float(quantile))
+        object.__setattr__(self, "centroid_min_points", int(min_points))
+
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "normalize_embeddings": (True, False),
+    "var_quantization": (None, 8, 16),
+    "obs_continuous_quantization": (None, 8, 16),
+    "obs_categorical_dtype": ("auto", "uint8", "uint16"),
+    "manifest_shape": ("export", "live"),
+}
+
+
+def compression_level(level: Any) -> int | None:
+    """Check a gzip level; 0 means None.
+
+    Parameters
+    ----------
+    level
+        None, or a whole number from 0 to 9.
+
+    Returns
+    -------
+    int or None
+        1-9, or None for no compression.
+
+    Raises
+    ------
+    OptionError
+        For anything else.
+    """
+    if level is None or (level == 0 and not isinstance(level, str)):
+        return None
+    if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 9:
+        raise OptionError(f"compression={level!r}: a gzip level is a whole number from 0 to 9")
+    return level
+
+
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if not any(value is one or (value == one and type(value) is type(one)) for one in allowed):
+        shown = ", ".join(map(repr, allowed))
+        raise OptionError(f"{name}={value!r}: choose one of {shown}")
+
+
+def _names(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise OptionError(f"{name}={value!r}: give a list of names, such as {name}=[{value!r}]")
+    names = tuple(dict.fromkeys(value))
+    if odd := [one for one in names if not isinstance(one, str)]:
+        raise OptionError(f"{name}: names are text, but {odd[0]!r} is {type(odd[0]).__name__}")
+    return names
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OptionError(f"{name}={value!r}: a number is needed")
+    return value
+
+
+def _text(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise OptionError(f"{name}={value!r}: text is needed, not {type(value).__name__}")

@@ -1,0 +1,87 @@
+"""Genes: ``var/<gene>``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import dask.array as da
+import numpy as np
+
+from cellucid_lazy.errors import missing_key
+from cellucid_lazy.gene import Gene
+from cellucid_lazy.naming import safe_name
+from cellucid_lazy.output import EXTENSIONS, Output
+from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
+
+
+def names(context: Context, selection: Selection) -> Iterable[str]:
+    """Names of the genes offered; reads the identifiers."""
+    return (f"var/{name}" for name in context.genes(selection))
+
+
+def build(context: Context, selection: Selection, name: str) -> Output:
+    """Build the output of a name.
+
+    Raises
+    ------
+    MissingKeyError
+        When there is no such gene.
+    """
+    identifier = name.removeprefix("var/")
+    positions = context.gene_positions
+    if identifier not in positions:
+        raise missing_key("gene", identifier, context.genes(selection), where=context.source.name)
+    gene = gene_of(context, identifier)
+    dtype = np.dtype(np.float32) if gene.bits is None else quantized_dtype(gene.bits)
+    return Output(
+        name,
+        "var",
+        path(identifier, dtype),
+        (context.source.n_cells,),
+        dtype,
+        partial(_values, gene),
+        _LazyRange(gene),
+        gene=gene,
+    )
+
+
+def gene_of(context: Context, identifier: str) -> Gene:
+    """Where a gene's values come from."""
+    return Gene(
+        context.source.expression,
+        context.gene_positions[identifier],
+        context.options.var_quantization,
+        context.source.n_cells,
+    )
+
+
+def path(identifier: str, dtype: np.dtype[np.generic]) -> str:
+    """File of a gene."""
+    return f"var/{safe_name(identifier)}.values.{EXTENSIONS[dtype.name]}"
+
+
+def _plain(gene: Gene) -> da.Array:
+    if gene.expression is None:
+        return da.zeros(gene.n_cells, chunks="auto", dtype=np.float32)
+    return gene.expression.columns([gene.position])[:, 0]
+
+
+def _values(gene: Gene) -> da.Array:
+    plain = _plain(gene)
+    return plain if gene.bits is None else quantize(plain, bits=gene.bits)
+
+
+class _LazyRange(dict[str, da.Array]):
+    """Facts of a gene, built when asked for: a catalogue hands out thousands of genes."""
+
+    def __init__(self, gene: Gene) -> None:
+        super().__init__()
+        self._gene = gene
+
+    def __missing__(self, key: str) -> da.Array:
+        if key != "range":
+            raise KeyError(key)
+        self[key] = finite_range(_plain(self._gene))
+        return self[key]

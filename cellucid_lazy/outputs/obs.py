@@ -1,0 +1,217 @@
+"""Cell metadata: ``obs/<key>/values``, or ``obs/<key>/codes`` and ``obs/<key>/outliers``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import FieldError, LeftOutWarning
+from cellucid_lazy.naming import safe_name
+from cellucid_lazy.output import EXTENSIONS, Output
+from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.outputs.points import points, second_read
+from cellucid_lazy.source import Column
+from cellucid_lazy.transforms.categories import (
+    MOST_CATEGORIES,
+    Distinct,
+    code_dtype,
+    distinct,
+    encode_codes,
+    encode_labels,
+    merge_labels,
+)
+from cellucid_lazy.transforms.centroids import centroids as centroids_of
+from cellucid_lazy.transforms.genes import to_float32
+from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
+from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Category:
+    """A category field whose labels are known.
+
+    Attributes
+    ----------
+    labels
+        Distinct, in category order.
+    codes
+        Lazy codes (n_cells,), the largest value of the type for missing.
+    """
+
+    labels: tuple[str, ...]
+    codes: da.Array
+
+
+def names(context: Context, selection: Selection) -> Iterable[str]:
+    """Names of the obs outputs offered."""
+    for key in selection.obs:
+        if context.column(key).kind == "continuous":
+            yield f"obs/{key}/values"
+        else:
+            yield f"obs/{key}/codes"
+            yield f"obs/{key}/outliers"
+
+
+def build(context: Context, selection: Selection, name: str) -> Output:
+    """Build the output of a name.
+
+    Raises
+    ------
+    FieldError
+        When the field has too many categories, or its values cannot be categories.
+    """
+    del selection
+    key, part = name.removeprefix("obs/").rsplit("/", 1)
+    shape = (context.source.n_cells,)
+    if part == "codes":
+        codes = category(context, key).codes
+        place = path(key, part, codes.dtype)
+        return Output(name, "obs", place, shape, codes.dtype, lambda: codes)
+    plain = partial(continuous if part == "values" else outliers, context, key)
+    if part == "outliers":
+        category(context, key)
+    bits = context.options.obs_continuous_quantization
+    dtype = _FLOAT32 if bits is None else quantized_dtype(bits)
+    built = plain if bits is None else partial(_quantized, plain, bits)
+    facts = {"range": finite_range(plain())} if part == "values" else {}
+    return Output(name, "obs", path(key, part, dtype), shape, dtype, built, facts)
+
+
+def path(key: str, part: str, dtype: np.dtype[Any]) -> str:
+    """File of an obs output."""
+    return f"obs/{safe_name(key)}.{part}.{EXTENSIONS[dtype.name]}"
+
+
+def continuous(context: Context, key: str) -> da.Array:
+    """Values of a continuous column, float32 (n_cells,); NaN and Inf as they are."""
+    values = context.column(key).values()
+    return values.map_blocks(to_float32, dtype=np.float32, meta=np.empty((0,), dtype=np.float32))
+
+
+def _quantized(plain: Any, bits: Any) -> da.Array:
+    return quantize(plain(), bits=bits)
+
+
+def category(context: Context, key: str) -> Category:
+    """Labels and codes of a category column; what only reading tells is read once.
+
+    Raises
+    ------
+    FieldError
+        When the field has too many categories, or its values cannot be categories.
+    """
+    found: Category = context.once(("category", key), partial(_category, context, key))
+    return found
+
+
+def _category(context: Context, key: str) -> Category:
+    column = context.column(key)
+    where = f"{context.source.name}: obs column {key!r}"
+    categories = _distinct(column, where) if column.labels is None else column.labels()
+    labels = merge_labels(categories)
+    check_count(len(labels.names), where)
+    try:
+        dtype = code_dtype(len(labels.names), requested=context.options.obs_categorical_dtype)
+    except ValueError as problem:
+        raise FieldError(
+            f"{where}: {problem}; use obs_categorical_dtype='auto' or 'uint16'"
+        ) from problem
+    if column.labels is None:
+        return Category(
+            labels.names, encode_labels(column.values(), categories=categories, dtype=dtype)
+        )
+    codes = encode_codes(
+        column.values(),
+        n_categories=len(categories),
+        dtype=dtype,
+        code_of=labels.code_of,
+        field=where,
+    )
+    return Category(labels.names, codes)
+
+
+def _distinct(column: Column, where: str) -> tuple[object, ...]:
+    (box,) = dask.compute(distinct(column.values()))
+    found: Distinct = box.item() if isinstance(box, np.ndarray) else box
+    check_count(found.n_distinct, where)
+    return found.values
+
+
+def check_count(count: int, where: str) -> None:
+    """Refuse a field with more categories than codes can tell apart.
+
+    Raises
+    ------
+    FieldError
+        Names the field and the count.
+    """
+    if count > MOST_CATEGORIES:
+        raise FieldError(
+            f"{where}: {count:,} categories, but codes tell apart {MOST_CATEGORIES:,}; "
+            "group them into fewer, or drop the column"
+        )
+
+
+def outliers(context: Context, key: str) -> da.Array:
+    """Outlier quantile of each cell in its category, float32 (n_cells,); 0 without latent space."""
+    field = category(context, key)
+    if context.latent_key is None:
+        return da.zeros(context.source.n_cells, chunks=field.codes.chunks, dtype=np.float32)
+    latent = context.source.obsm[context.latent_key]
+    return outlier_quantiles(
+        latent.array(),
+        field.codes,
+        n_categories=len(field.labels),
+        min_points=context.options.centroid_min_points,
+        latent_again=second_read(latent),
+    )
+
+
+def centroids(context: Context, key: str, dimension: int) -> da.Array:
+    """Centroids of a category in one embedding, as `transforms.centroids.centroids` gives them."""
+    field = category(context, key)
+    return centroids_of(
+        points(context, dimension),
+        field.codes,
+        n_categories=len(field.labels),
+        quantile=context.options.centroid_outlier_quantile,
+        min_points=context.options.centroid_min_points,
+    )
+
+
+def centroid_rows(found: NDArray[np.float64], labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Centroids as manifests list them: only categories that have one."""
+    return [
+        {"category": label, "position": row[:-1].tolist(), "n_points": int(row[-1])}
+        for label, row in zip(labels, found, strict=True)
+        if row[-1] > 0
+    ]
+
+
+def usable(context: Context, selection: Selection) -> tuple[str, ...]:
+    """Columns that can be shown; the others are left out with a warning that names them."""
+    keys = []
+    for key in selection.obs:
+        try:
+            if context.column(key).kind == "category":
+                category(context, key)
+        except FieldError as problem:
+            context.once(("left out", key), partial(_warn, str(problem)))
+        else:
+            keys.append(key)
+    return tuple(keys)
+
+
+def _warn(problem: str) -> str:
+    warnings.warn(f"{problem}; the field is left out", LeftOutWarning, stacklevel=8)
+    return problem

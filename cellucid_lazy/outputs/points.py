@@ -1,0 +1,83 @@
+"""Embeddings: ``points/2d``, and padded for WebGL ``points/2d/padded``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import cast
+
+import dask.array as da
+import numpy as np
+
+from cellucid_lazy.output import Output
+from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.source import Element
+from cellucid_lazy.transforms import embeddings
+
+_FLOAT32 = np.dtype(np.float32)
+# Up to this size an array that is needed twice is kept rather than read again.
+_KEPT_BYTES = 128 * 2**20
+
+
+def names(context: Context, selection: Selection) -> Iterable[str]:
+    """Names of the embeddings offered."""
+    del context
+    for dimension in selection.dimensions:
+        yield f"points/{dimension}d"
+    for dimension in selection.dimensions:
+        yield f"points/{dimension}d/padded"
+
+
+def build(context: Context, selection: Selection, name: str) -> Output:
+    """Build the output of a name."""
+    del selection
+    _, dimension_text, *padded = name.split("/")
+    dimension = int(dimension_text[0])
+    n_cells = context.source.n_cells
+    if padded:
+        array = partial(_padded, context, dimension)
+        return Output(name, "points", None, (n_cells, 3), _FLOAT32, array)
+    return Output(
+        name,
+        "points",
+        path(dimension),
+        (n_cells, dimension),
+        _FLOAT32,
+        partial(points, context, dimension),
+    )
+
+
+def path(dimension: int) -> str:
+    """File of an embedding."""
+    return f"points_{dimension}d.bin"
+
+
+def _padded(context: Context, dimension: int) -> da.Array:
+    return embeddings.pad_embedding(points(context, dimension))
+
+
+def points(context: Context, dimension: int) -> da.Array:
+    """Embedding of a dimension as the viewer draws it, float32 (n_cells, dimension)."""
+    element = _element(context, dimension)
+    if not context.options.normalize_embeddings:
+        return embeddings.cast_embedding(element.array())
+    return embeddings.normalize_embedding(
+        second_read(element), bounds=embeddings.finite_bounds(element.array())
+    )
+
+
+def scale(context: Context, dimension: int) -> da.Array | None:
+    """Factor that brings displacements into the space of the points; None for 1."""
+    if not context.options.normalize_embeddings:
+        return None
+    return embeddings.scale_factor(embeddings.finite_bounds(_element(context, dimension).array()))
+
+
+def second_read(element: Element) -> da.Array:
+    """The array for a second pass: the same one while it is small, else read again."""
+    size = float(np.prod(element.shape, dtype=float)) * element.dtype.itemsize
+    return cast("da.Array", element.array(again=size > _KEPT_BYTES))
+
+
+def _element(context: Context, dimension: int) -> Element:
+    return context.source.obsm[context.embeddings[dimension]]

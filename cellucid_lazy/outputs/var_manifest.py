@@ -1,0 +1,80 @@
+"""``var_manifest.json``: the genes and how their values are stored."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.manifest import Fact, GeneRanges
+from cellucid_lazy.output import EXTENSIONS
+from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.outputs.genes import gene_of
+from cellucid_lazy.outputs.identity import suffix
+from cellucid_lazy.transforms.genes import gene_ranges
+from cellucid_lazy.transforms.quantize import quantization_range, quantized_dtype
+
+# Stored values per block of a pass that looks for minimum and maximum only.
+_BLOCK_VALUES = 4 * 2**20
+
+
+def draft(context: Context, selection: Selection) -> dict[str, Any]:
+    """Draft the manifest of the genes."""
+    options = context.options
+    bits = options.var_quantization
+    names = context.genes(selection)
+    fields: Any = [[name] for name in names]
+    if bits is not None:
+        genes = {name: gene_of(context, name) for name in names}
+        ranges = GeneRanges(genes, partial(_lazy_ranges, context, names))
+        fields = Fact(ranges, partial(_rows, names))
+    live = options.manifest_shape == "live"
+    return {
+        "_format": "compact_v1",
+        "n_points": context.source.n_cells,
+        "var_gene_id_column": options.gene_id_column,
+        "compression": None if live else options.compression,
+        "quantization": bits,
+        "_varSchema": {"kind": "continuous", **schema("var/{key}.values", bits, suffix(context))},
+        "fields": fields,
+    }
+
+
+def schema(stem: str, bits: Any, ending: str) -> dict[str, Any]:
+    """How continuous values are stored, as manifests say it."""
+    dtype = np.dtype(np.float32) if bits is None else quantized_dtype(bits)
+    extension = EXTENSIONS[dtype.name]
+    found: dict[str, Any] = {
+        "pathPattern": f"{stem}.{extension}{ending}",
+        "ext": extension,
+        "dtype": dtype.name,
+        "quantized": bits is not None,
+    }
+    if bits is not None:
+        found["quantizationBits"] = bits
+    return found
+
+
+def _rows(names: tuple[str, ...], ranges: NDArray[np.float64]) -> list[list[Any]]:
+    return [
+        [name, *quantization_range(low, high)]
+        for name, low, high in zip(names, ranges[0].tolist(), ranges[1].tolist(), strict=True)
+    ]
+
+
+def _lazy_ranges(context: Context, names: tuple[str, ...]) -> da.Array:
+    columns = np.array([context.gene_positions[name] for name in names], dtype=np.intp)
+    expression = context.source.expression
+    if expression is None:
+        return da.zeros((3, len(names)))
+    cut = expression.pieces(_BLOCK_VALUES)
+    rows = None
+    if cut.cells is not None:
+        chosen = np.zeros(cut.blocks.shape[0], dtype=bool)
+        chosen[cut.cells] = True
+        rows = da.from_array(chosen, chunks=(cut.blocks.chunks[0],))
+    ranges = gene_ranges(cut.blocks, rows=rows)
+    return ranges[:, columns if cut.genes is None else cut.genes[columns]]

@@ -1,0 +1,135 @@
+"""h5ad files as sources."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from cellucid_lazy.errors import DataError, FallbackWarning
+from cellucid_lazy.readers import stored
+from cellucid_lazy.readers.dataset import stored_source
+from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
+from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
+from cellucid_lazy.source import ArrayReader, Expression, Source
+
+
+@dataclass(frozen=True)
+class Hdf5Storage:
+    """Readers for the arrays of one HDF5 file.
+
+    Attributes
+    ----------
+    name
+        Absolute path.
+    identity
+        Size and modification time when it was opened.
+    """
+
+    name: str
+    identity: tuple[int, int]
+
+    def is_array(self, node: Any) -> bool:
+        """Whether a node is a dataset."""
+        return isinstance(node, h5py.Dataset)
+
+    def is_text(self, node: Any) -> bool:
+        """Whether a dataset holds text, of variable or fixed length."""
+        return h5py.check_string_dtype(node.dtype) is not None or node.dtype.kind in "SU"
+
+    def reader(self, node: Any) -> ArrayReader:
+        """Reader of a numeric dataset."""
+        return Hdf5Array.of(node, self.identity)
+
+    def text_reader(self, node: Any) -> ArrayReader:
+        """Reader of a text dataset."""
+        return Hdf5Strings.of(node, self.identity)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5."""
+    return path.is_file() and bool(h5py.is_hdf5(path))
+
+
+def open_h5ad(path: Path, *, layer: str | None, use_raw: bool) -> Source:
+    """Describe an h5ad file; reads metadata only and leaves no handle open.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layer, use_raw
+        What serves as expression.
+
+    Returns
+    -------
+    Source
+        The lazy view.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read or holds no AnnData.
+    """
+    path = path.absolute()
+    storage = Hdf5Storage(str(path), identity_of(path))
+    try:
+        with h5py.File(path, "r") as root:
+            if not is_old_layout(root):
+                return stored_source(
+                    storage, root, kind="h5ad", path=str(path), layer=layer, use_raw=use_raw
+                )
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read as HDF5: {problem}") from problem
+    return _open_old_layout(path, layer=layer, use_raw=use_raw)
+
+
+def backed_expression(path: Path | str, *, use_raw: bool) -> Expression | None:
+    """Describe X or raw.X of the file behind a backed AnnData.
+
+    Parameters
+    ----------
+    path
+        The file.
+    use_raw
+        Whether raw.X is meant.
+
+    Returns
+    -------
+    Expression or None
+        None when the file has no X.
+    """
+    path = Path(path).absolute()
+    storage = Hdf5Storage(str(path), identity_of(path))
+    with h5py.File(path, "r") as root:
+        key = "X" if not use_raw else "raw/X" if "raw/X" in root else "raw.X"
+        return stored.expression(storage, root[key]) if key in root else None
+
+
+def is_old_layout(root: Any) -> bool:
+    """Whether obs is one compound dataset, as before AnnData 0.7."""
+    obs = root.get("obs")
+    return isinstance(obs, h5py.Dataset) and obs.dtype.names is not None
+
+
+def _open_old_layout(path: Path, *, layer: str | None, use_raw: bool) -> Source:
+    import anndata
+
+    from cellucid_lazy.readers.in_memory import open_anndata
+
+    warnings.warn(
+        f"{path}: this h5ad has the layout from before AnnData 0.7, which must be loaded whole; "
+        "write it again with a current anndata to read it lazily",
+        FallbackWarning,
+        stacklevel=5,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adata = anndata.read_h5ad(path)
+    except Exception as problem:
+        raise DataError(f"{path}: cannot be read as an old h5ad: {problem}") from problem
+    return open_anndata(adata, layer=layer, use_raw=use_raw, path=str(path))

@@ -1,0 +1,157 @@
+"""Stored sparse matrices, read along the axis they are stored by.
+
+The three arrays of a CSR or CSC matrix are given as readers, so the same code serves HDF5, zarr
+and memory. What is read is checked before it is used: a wrong index would otherwise move values to
+other cells or crash the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.source import ArrayReader
+
+Layout = Literal["csr", "csc"]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseReader:
+    """A stored CSR or CSC matrix.
+
+    Attributes
+    ----------
+    layout
+        ``"csr"`` (by row) or ``"csc"`` (by column).
+    shape
+        Rows and columns.
+    data, indices, indptr
+        Readers of the three arrays.
+    where
+        What messages call it: the file and the key.
+    """
+
+    layout: Layout
+    shape: tuple[int, int]
+    data: ArrayReader
+    indices: ArrayReader
+    indptr: ArrayReader
+    where: str
+
+    def __post_init__(self) -> None:
+        n_major = self.n_major
+        found = {"data": self.data.shape, "indices": self.indices.shape}
+        if len(self.data.shape) != 1 or self.data.shape != self.indices.shape:
+            raise DataError(f"{self.where}: data and indices differ in shape: {found}")
+        if self.indptr.shape != (n_major + 1,):
+            raise DataError(
+                f"{self.where}: indptr has shape {self.indptr.shape}, but a {self.layout} matrix "
+                f"of shape {self.shape} needs ({n_major + 1},)"
+            )
+        for part in ("indices", "indptr"):
+            if getattr(self, part).dtype.kind not in "iu":
+                raise DataError(f"{self.where}: {part} holds {getattr(self, part).dtype}, not ints")
+
+    @property
+    def n_major(self) -> int:
+        """Length of the axis the matrix is stored by."""
+        return self.shape[0 if self.layout == "csr" else 1]
+
+    @property
+    def n_minor(self) -> int:
+        """Length of the other axis."""
+        return self.shape[1 if self.layout == "csr" else 0]
+
+    @property
+    def n_stored(self) -> int:
+        """Number of stored values."""
+        return int(self.data.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return self.data.dtype
+
+    @property
+    def token(self) -> str:
+        """Name of the content."""
+        return f"{self.layout}-{self.data.token}-{self.indices.token}-{self.indptr.token}"
+
+    def pointers(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Read where rows (CSR) or columns (CSC) ``start`` to ``stop`` lie among stored values.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64 (stop - start + 1,), checked to rise within the stored values.
+        """
+        pointers = self.indptr.read(slice(start, stop + 1)).astype(np.int64, copy=False)
+        rising = bool((pointers[1:] >= pointers[:-1]).all())
+        first_is_zero = start > 0 or pointers[0] == 0
+        last_is_end = stop < self.n_major or pointers[-1] == self.n_stored
+        within = pointers[0] >= 0 and pointers[-1] <= self.n_stored
+        if not (rising and first_is_zero and last_is_end and within):
+            raise DataError(
+                f"{self.where}: indptr is inconsistent between positions {start:,} and {stop:,} "
+                f"(it must rise from 0 to the {self.n_stored:,} stored values); the matrix is "
+                "corrupted, write the file again"
+            )
+        return pointers
+
+    def major(self, start: int, stop: int) -> Any:
+        """Read rows ``start`` to ``stop`` of a CSR matrix, or columns of a CSC one.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix or csc_matrix
+            The slice, in the stored dtype; indices as stored, sorted or not.
+        """
+        pointers = self.pointers(start, stop)
+        low, high = int(pointers[0]), int(pointers[-1])
+        indices = self.indices.read(slice(low, high))
+        self._check_indices(indices, start, stop)
+        data = self.data.read(slice(low, high))
+        return self._matrix(data, indices, pointers - low)
+
+    def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
+        if len(indices) and (indices.min() < 0 or indices.max() >= self.n_minor):
+            raise DataError(
+                f"{self.where}: between positions {start:,} and {stop:,} indices reach from "
+                f"{indices.min()} to {indices.max()}, but the other axis has {self.n_minor:,}; "
+                "the matrix is corrupted, write the file again"
+            )
+
+    def _matrix(self, data: NDArray[Any], indices: NDArray[Any], pointers: NDArray[Any]) -> Any:
+        n = len(pointers) - 1
+        kind, shape = (
+            (sparse.csr_matrix, (n, self.n_minor))
+            if self.layout == "csr"
+            else (sparse.csc_matrix, (self.n_minor, n))
+        )
+        index_dtype = np.int32 if max(len(data), self.n_minor, n) < 2**31 else np.int64
+        return kind(
+            (data, indices.astype(index_dtype, copy=False), pointers.astype(index_dtype)),
+            shape=shape,
+            copy=False,
+        )
+
+
+class MajorBlocks:
+    """Array-like over a stored sparse matrix that dask cuts along the stored axis."""
+
+    ndim = 2
+
+    def __init__(self, reader: SparseReader) -> None:
+        self.reader = reader
+        self.shape = reader.shape
+        self.dtype = reader.dtype
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Any:
+        major = key[0 if self.reader.layout == "csr" else 1]
+        start, stop, _ = major.indices(self.reader.n_major)
+        return self.reader.major(start, stop)

@@ -1,0 +1,330 @@
+"""Elements of a stored AnnData, told by their encoding: HDF5 and zarr groups look the same here.
+
+Metadata is read when a dataset is opened, values only inside tasks. Element by element this
+follows the on-disk format of AnnData 0.7 and later (dataframe encodings 0.1.0 and 0.2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers.expression import major_array, stored_dense, stored_sparse
+from cellucid_lazy.readers.lazy_array import element_of, lazy_array
+from cellucid_lazy.readers.sparse_array import SparseReader
+from cellucid_lazy.source import ArrayReader, Column, Connectivities, Element, Expression
+from cellucid_lazy.transforms.genes import to_float32
+
+# Rows of neighbours read at a time: about 64 MB of stored entries.
+EDGE_VALUES = 4 * 2**20
+
+_SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
+
+
+class Storage(Protocol):
+    """What a file format has to offer: its nodes' kinds and readers for their arrays."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the file."""
+
+    def is_array(self, node: Any) -> bool:
+        """Whether a node is an array, not a group."""
+
+    def is_text(self, node: Any) -> bool:
+        """Whether an array holds text."""
+
+    def reader(self, node: Any) -> ArrayReader:
+        """Reader of a numeric array."""
+
+    def text_reader(self, node: Any) -> ArrayReader:
+        """Reader of a text array; gives Python strings."""
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """Read an attribute; bytes become text, arrays of text become lists."""
+    value = node.attrs.get(name, default)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [one.decode() if isinstance(one, bytes) else one for one in value.tolist()]
+    return value
+
+
+def encoding(node: Any) -> str:
+    """Tell the encoding of a node, also for sparse groups from before AnnData 0.7."""
+    return str(attribute(node, "encoding-type") or attribute(node, "h5sparse_format") or "")
+
+
+def where(storage: Storage, node: Any) -> str:
+    """Name a node in messages: the file and the key."""
+    return f"{storage.name}: {str(node.name).lstrip('/')}"
+
+
+def sparse_reader(storage: Storage, group: Any) -> SparseReader:
+    """Describe a stored sparse matrix.
+
+    Raises
+    ------
+    DataError
+        When a part is missing or the parts do not fit.
+    """
+    place = where(storage, group)
+    shape = attribute(group, "shape") or attribute(group, "h5sparse_shape")
+    missing = [part for part in ("data", "indices", "indptr") if part not in group]
+    if missing or shape is None or len(shape) != 2:
+        raise DataError(
+            f"{place}: not a complete sparse matrix (shape {shape}, missing: {missing or 'none'})"
+        )
+    data, indices, indptr = (storage.reader(group[part]) for part in ("data", "indices", "indptr"))
+    layout = _SPARSE[encoding(group)]
+    rows, columns = (int(n) for n in shape)
+    return SparseReader(
+        "csr" if layout == "csr" else "csc", (rows, columns), data, indices, indptr, place
+    )
+
+
+def real_numbers(dtype: np.dtype[Any], place: str) -> None:
+    """Refuse arrays that do not hold real numbers.
+
+    Raises
+    ------
+    DataError
+        For text, complex, dates and structures.
+    """
+    if dtype.kind not in "biuf":
+        raise DataError(f"{place}: holds {dtype}, but real numbers are needed")
+
+
+def expression(storage: Storage, node: Any) -> Expression:
+    """Describe a stored matrix as an expression matrix.
+
+    Raises
+    ------
+    DataError
+        When it is no matrix of real numbers.
+    """
+    place = where(storage, node)
+    if not storage.is_array(node):
+        if encoding(node) not in _SPARSE:
+            raise DataError(f"{place}: is a {encoding(node) or 'group'}, not a matrix")
+        reader = sparse_reader(storage, node)
+        real_numbers(reader.dtype, place)
+        return stored_sparse(reader)
+    if storage.is_text(node) or len(node.shape) != 2:
+        raise DataError(f"{place}: has shape {tuple(node.shape)} and type {node.dtype}, no matrix")
+    real_numbers(np.dtype(node.dtype), place)
+    return stored_dense(storage.reader(node))
+
+
+def element(storage: Storage, node: Any) -> Element:
+    """Describe an entry of obsm: dense, sparse or a dataframe of numbers.
+
+    Raises
+    ------
+    DataError
+        When it holds no real numbers.
+    """
+    place = where(storage, node)
+    if storage.is_array(node):
+        if storage.is_text(node):
+            raise DataError(f"{place}: holds text, but real numbers are needed")
+        real_numbers(np.dtype(node.dtype), place)
+        return element_of(storage.reader(node))
+    if encoding(node) in _SPARSE:
+        reader = sparse_reader(storage, node)
+        real_numbers(reader.dtype, place)
+        return Element(reader.shape, reader.dtype, partial(_densified, reader))
+    if encoding(node) == "dataframe":
+        return _frame_element(storage, node)
+    raise DataError(f"{place}: is a {encoding(node) or 'group'}, not an array")
+
+
+def _densified(reader: SparseReader, *, again: bool = False) -> da.Array:
+    del again  # rare and small: one name serves both passes
+    rows = max(1, 2**22 // max(1, reader.shape[1]))
+    matrix = major_array(reader, rows if reader.layout == "csr" else reader.n_major)
+    meta = np.empty((0, 0), dtype=matrix.dtype)
+    return matrix.map_blocks(_toarray, dtype=matrix.dtype, meta=meta)
+
+
+def _toarray(block: Any) -> NDArray[Any]:
+    dense: NDArray[Any] = block.toarray()
+    return dense
+
+
+def _frame_element(storage: Storage, group: Any) -> Element:
+    names = attribute(group, "column-order")
+    columns = [element(storage, group[name]) for name in names if storage.is_array(group[name])]
+    if len(columns) != len(names) or not columns:
+        raise DataError(f"{where(storage, group)}: a dataframe with columns that are no numbers")
+    dtype = np.result_type(*(column.dtype for column in columns))
+    return Element((columns[0].shape[0], len(columns)), dtype, partial(_stacked, tuple(columns)))
+
+
+def _stacked(columns: tuple[Element, ...], *, again: bool = False) -> da.Array:
+    stacked = da.stack([column.array(again=again) for column in columns], axis=1)
+    return stacked.rechunk({1: -1})
+
+
+def connectivities(storage: Storage, node: Any) -> Connectivities:
+    """Describe a stored neighbour graph.
+
+    Raises
+    ------
+    DataError
+        When it is no matrix of real numbers.
+    """
+    if storage.is_array(node):
+        dense = expression(storage, node)
+        return Connectivities(dense.shape, partial(_row_blocks, dense))
+    reader = sparse_reader(storage, node)
+    # The transpose has the same edges, so a matrix stored by column is read as its transpose.
+    rows = max(1, reader.n_major * EDGE_VALUES // max(1, reader.n_stored))
+    by_row = SparseReader(
+        "csr",
+        reader.shape if reader.layout == "csr" else reader.shape[::-1],
+        reader.data,
+        reader.indices,
+        reader.indptr,
+        reader.where,
+    )
+    return Connectivities(reader.shape, partial(major_array, by_row, rows))
+
+
+def _row_blocks(matrix: Expression) -> da.Array:
+    return matrix.pieces(EDGE_VALUES).blocks
+
+
+def frame_keys(group: Any) -> tuple[str, ...]:
+    """Columns of a stored dataframe, in order."""
+    return tuple(attribute(group, "column-order") or ())
+
+
+def frame_length(storage: Storage, group: Any) -> int:
+    """Number of rows of a stored dataframe, from its index's shape.
+
+    Raises
+    ------
+    DataError
+        When there is no index.
+    """
+    index = attribute(group, "_index") or "_index"
+    if index not in group:
+        raise DataError(f"{where(storage, group)}: no index {index!r}; is this an AnnData file?")
+    node = group[index]
+    return int((node if storage.is_array(node) else node[_length_part(node)]).shape[0])
+
+
+def _length_part(group: Any) -> str:
+    return next((part for part in ("codes", "values", "mask") if part in group), "codes")
+
+
+def column(storage: Storage, frame: Any, key: str) -> Column:
+    """Describe a column of a stored dataframe.
+
+    Raises
+    ------
+    DataError
+        When its type is none that can be shown.
+    """
+    if key not in frame:
+        raise DataError(f"{where(storage, frame)}: column {key!r} is listed but not there")
+    node = frame[key]
+    place = where(storage, node)
+    if storage.is_array(node):
+        legacy = attribute(node, "categories")
+        if legacy is not None:
+            return _categorical(storage, key, node, frame[node.attrs["categories"]])
+        return _plain(storage, key, node, place)
+    kind = encoding(node)
+    if kind == "categorical":
+        return _categorical(storage, key, node["codes"], node["categories"])
+    if kind.startswith("nullable-"):
+        return _nullable(storage, key, node)
+    raise DataError(f"{place}: is a {kind or 'group'}, which cannot be shown")
+
+
+def _plain(storage: Storage, key: str, node: Any, place: str) -> Column:
+    if len(node.shape) != 1:
+        raise DataError(f"{place}: has shape {tuple(node.shape)}, but one value per cell is needed")
+    if storage.is_text(node):
+        return Column(key, "category", partial(lazy_array, storage.text_reader(node)))
+    real_numbers(np.dtype(node.dtype), place)
+    kind = "category" if np.dtype(node.dtype).kind == "b" else "continuous"
+    values = partial(lazy_array, storage.reader(node))
+    return Column(key, "category" if kind == "category" else "continuous", values)
+
+
+def _categorical(storage: Storage, key: str, codes: Any, categories: Any) -> Column:
+    return Column(
+        key,
+        "category",
+        partial(lazy_array, storage.reader(codes)),
+        labels=labels_reader(storage, categories),
+        at_most=int(categories.shape[0]) if storage.is_array(categories) else None,
+    )
+
+
+def labels_reader(storage: Storage, node: Any) -> Callable[[], Sequence[object]]:
+    """Prepare to read a short array, such as the categories of a column, as Python objects.
+
+    Parameters
+    ----------
+    storage
+        The file format.
+    node
+        An array, or a group of values and a mask.
+
+    Returns
+    -------
+    Callable
+        Reads on its first call and remembers; holds readers, no handles.
+    """
+    values_node = node if storage.is_array(node) else node["values"]
+    text = storage.is_text(values_node)
+    values = storage.text_reader(values_node) if text else storage.reader(values_node)
+    mask = None if storage.is_array(node) else storage.reader(node["mask"])
+    return cache(partial(_read_labels, values, mask))
+
+
+def _read_labels(values: ArrayReader, mask: ArrayReader | None) -> Sequence[object]:
+    found: list[object] = values.read().tolist()
+    if mask is None:
+        return found
+    return [None if gone else one for one, gone in zip(found, mask.read(), strict=True)]
+
+
+def _nullable(storage: Storage, key: str, group: Any) -> Column:
+    node = group["values"]
+    text = storage.is_text(node)
+    values = storage.text_reader(node) if text else storage.reader(node)
+    mask = storage.reader(group["mask"])
+    kind = "category" if text or values.dtype.kind == "b" else "continuous"
+    block: Callable[..., NDArray[Any]] = _missing_number if kind == "continuous" else _missing_label
+    build = partial(_masked, values, mask, block)
+    return Column(key, "continuous" if kind == "continuous" else "category", build)
+
+
+def _masked(values: ArrayReader, mask: ArrayReader, block: Callable[..., NDArray[Any]]) -> da.Array:
+    found = lazy_array(values)
+    missing = lazy_array(mask, chunks=(found.chunksize[0],))
+    dtype = np.float32 if block is _missing_number else object
+    return da.map_blocks(block, found, missing, dtype=dtype, meta=np.empty((0,), dtype=dtype))
+
+
+def _missing_number(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    # Straight to float32: by way of float64 large integers would be rounded twice.
+    return np.where(mask, np.float32(np.nan), to_float32(values))
+
+
+def _missing_label(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    labels = values.astype(object)
+    labels[mask.astype(bool)] = None
+    return labels

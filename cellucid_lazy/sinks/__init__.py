@@ -1,0 +1,1 @@
+"""Sinks: where bytes go. They know bytes and paths, and no biology."""

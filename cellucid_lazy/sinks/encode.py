@@ -1,0 +1,135 @@
+"""How arrays become file bytes, and where the bytes go: in memory, or a file of a folder.
+
+A file is its array's blocks in order. Blocks are compressed apart, in their own tasks, and joined
+to the one gzip member that browsers accept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import ExportError
+from cellucid_lazy.sinks.gzip import GzipPart, compress, compress_part, join_parts
+
+
+@dataclass(frozen=True)
+class ToMemory:
+    """Files become bytes.
+
+    Attributes
+    ----------
+    level
+        gzip level, or None.
+    """
+
+    level: int | None
+
+    def put(self, path: str, parts: Iterable[bytes | memoryview]) -> bytes:
+        """Join the parts."""
+        del path
+        return b"".join(parts)
+
+    def put_plain(self, path: str, text: bytes) -> bytes:
+        """Keep a file that is never compressed."""
+        return self.put(path, [text])
+
+
+@dataclass(frozen=True)
+class ToFolder:
+    """Files go into a folder, compressed ones with the ending ``.gz``.
+
+    Attributes
+    ----------
+    level
+        gzip level, or None.
+    folder
+        Absolute path of a folder that is not shown to anyone yet.
+    """
+
+    level: int | None
+    folder: str
+
+    def put(self, path: str, parts: Iterable[bytes | memoryview]) -> int:
+        """Write one file; gives its size.
+
+        Raises
+        ------
+        ExportError
+            When it cannot be written.
+        """
+        target = f"{self.folder}/{path}{'.gz' if self.level else ''}"
+        try:
+            return _write(target, parts)
+        except OSError as problem:
+            raise ExportError(f"{target}: cannot be written: {problem}") from problem
+
+    def put_plain(self, path: str, text: bytes) -> int:
+        """Write a file that is never compressed."""
+        return ToFolder(None, self.folder).put(path, [text])
+
+
+Target = ToMemory | ToFolder
+
+
+def _write(target: str, parts: Iterable[bytes | memoryview]) -> int:
+    size = 0
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        for part in parts:
+            view = memoryview(part)
+            size += view.nbytes
+            while view.nbytes:
+                view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def raw_bytes(values: NDArray[Any]) -> memoryview:
+    """View an array's bytes, C-ordered and little-endian; copies only where it has to."""
+    ordered = np.ascontiguousarray(values)
+    little = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False)
+    return memoryview(little.reshape(-1).data).cast("B")
+
+
+def put_whole(target: Target, path: str, values: NDArray[Any]) -> Any:
+    """Encode one array as one file."""
+    view = raw_bytes(values)
+    return target.put(path, [compress(view, target.level) if target.level else view])
+
+
+def encode_block(target: Target, values: NDArray[Any]) -> GzipPart | memoryview:
+    """Encode one block of a file: the part that needs no other block."""
+    view = raw_bytes(np.asarray(values))
+    return compress_part(view, target.level) if target.level else view
+
+
+def put_blocks(target: Target, path: str, blocks: Sequence[Any]) -> Any:
+    """Join the encoded blocks of a file."""
+    return target.put(path, join_parts(blocks) if target.level else _views(blocks))
+
+
+def _views(blocks: Sequence[Any]) -> Iterator[memoryview]:
+    return (memoryview(block) for block in blocks)
+
+
+def make_folders(folder: str, paths: Iterable[str]) -> None:
+    """Make the folders that files go into.
+
+    Raises
+    ------
+    ExportError
+        When a path would leave the folder.
+    """
+    for parent in {str(Path(path).parent) for path in paths}:
+        inside = Path(folder, parent).resolve()
+        if not inside.is_relative_to(Path(folder).resolve()):
+            raise ExportError(f"{parent}: an output would leave the target folder")
+        inside.mkdir(parents=True, exist_ok=True)

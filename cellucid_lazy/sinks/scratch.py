@@ -1,0 +1,127 @@
+"""Scratch: pieces of a transposition on disk, in a folder that is removed whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import dask
+import numpy as np
+from dask.utils import format_bytes
+
+from cellucid_lazy.errors import ExportError
+from cellucid_lazy.transforms.gene_major import Piece
+
+
+class StoredPiece(NamedTuple):
+    """A piece in a scratch file: its data, its rows, its indptr, one after the other.
+
+    Attributes
+    ----------
+    path
+        The file.
+    n_stored, n_genes
+        Size of the piece.
+    wide
+        Whether rows take four bytes, not two.
+    first_row, n_rows
+        The cells it covers.
+    """
+
+    path: str
+    n_stored: int
+    n_genes: int
+    wide: bool
+    first_row: int
+    n_rows: int
+
+    def genes(self, start: int, stop: int) -> Piece:
+        """Read a range of genes: one stretch of data, one of rows."""
+        rows_type = np.dtype(np.uint32 if self.wide else np.uint16)
+        rows_begin = 4 * self.n_stored
+        indptr_begin = rows_begin + rows_type.itemsize * self.n_stored
+        with open(self.path, "rb", buffering=0) as file:
+            indptr = _read(file.fileno(), np.dtype(np.int64), indptr_begin, start, stop + 1)
+            low, high = int(indptr[0]), int(indptr[-1])
+            data = _read(file.fileno(), np.dtype(np.float32), 0, low, high)
+            rows = _read(file.fileno(), rows_type, rows_begin, low, high)
+        return Piece(data, rows, indptr - low, self.first_row, self.n_rows)
+
+
+def _read(
+    descriptor: int, dtype: np.dtype[np.generic], begin: int, low: int, high: int
+) -> np.ndarray:
+    values = np.empty(high - low, dtype=dtype)
+    place, view = begin + low * dtype.itemsize, memoryview(values.data).cast("B")
+    while len(view):
+        count = os.preadv(descriptor, [view], place)
+        if count == 0:
+            raise ExportError("a scratch file ended early; was the scratch folder cleaned?")
+        view, place = view[count:], place + count
+    return values
+
+
+def store_piece(piece: Piece, folder: str) -> StoredPiece:
+    """Write a piece to a scratch folder.
+
+    Raises
+    ------
+    ExportError
+        When the disk is full or the folder is gone.
+    """
+    path = Path(folder) / f"{uuid.uuid4().hex}.piece"
+    try:
+        with path.open("wb", buffering=0) as file:
+            for part in (piece.data, piece.rows, piece.indptr):
+                view = memoryview(np.ascontiguousarray(part).data).cast("B")
+                while len(view):
+                    view = view[file.write(view) :]
+    except OSError as problem:
+        raise ExportError(f"{path}: scratch cannot be written: {problem}") from problem
+    wide = piece.rows.dtype == np.uint32
+    n_genes = len(piece.indptr) - 1
+    return StoredPiece(str(path), len(piece.data), n_genes, wide, piece.first_row, piece.n_rows)
+
+
+@contextmanager
+def scratch_folder(parent: str | os.PathLike[str] | None, needed: int) -> Iterator[str]:
+    """Make a scratch folder with room for what is needed, and remove it in the end.
+
+    Parameters
+    ----------
+    parent
+        Folder to make it in. Default: dask's ``temporary-directory``, else the system's.
+    needed
+        Bytes that will be written.
+
+    Yields
+    ------
+    str
+        Absolute path.
+
+    Raises
+    ------
+    ExportError
+        When the folder is not there or has too little space; nothing was begun then.
+    """
+    chosen = parent or dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    folder = Path(chosen).absolute()
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: scratch folder not found; make it, or give another scratch=")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ExportError(
+            f"{folder}: scratch needs {format_bytes(needed)}, but {format_bytes(free)} are free; "
+            "give another folder as scratch=, or a larger memory_budget="
+        )
+    made = tempfile.mkdtemp(prefix="cellucid-lazy-", dir=folder)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,209 @@
+"""Source: the lazy view of a dataset that everything above may ask. No format is known here.
+
+A source answers from metadata at once. Its arrays are built by calling a function, so that opening
+an atlas costs nothing per column, per embedding or per gene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import dask.array as da
+import numpy as np
+
+ColumnKind = Literal["continuous", "category"]
+
+
+class ArrayReader(Protocol):
+    """One stored array: its metadata at hand, its values read inside tasks.
+
+    Readers carry absolute paths and keys, never handles, so they pickle and work in any process.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values that ``read`` returns."""
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Stored chunk shape, or None where the storage has none."""
+
+    @property
+    def token(self) -> str:
+        """Name of the content: changes when the file does."""
+
+    def read(self, *selection: slice) -> np.ndarray[Any, Any]:
+        """Read one contiguous slice per dimension; dimensions left out are read whole."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """A 1-D or 2-D array with a row per cell: its facts, and the function that builds it.
+
+    Attributes
+    ----------
+    shape
+        ``(n_cells,)`` or ``(n_cells, width)``.
+    dtype
+        Type of the stored values.
+    array
+        ``array()`` builds the lazy array, chunked along cells only. ``array(again=True)`` builds
+        it under other task names, for a second pass that shall not hold the first one's blocks.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    array: Callable[..., da.Array]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of obs.
+
+    Attributes
+    ----------
+    name
+        The column's key.
+    kind
+        ``"continuous"`` or ``"category"``.
+    values
+        Builds the lazy array of n_cells values: numbers for a continuous column; integer codes
+        with -1 for missing where ``labels`` is given; otherwise the labels themselves.
+    labels
+        Reads the category labels in category order, or None where only the values tell them.
+    at_most
+        Upper bound of the number of categories, where metadata tells one.
+    """
+
+    name: str
+    kind: ColumnKind
+    values: Callable[[], da.Array]
+    labels: Callable[[], Sequence[object]] | None = None
+    at_most: int | None = None
+
+
+class Expression(Protocol):
+    """The expression matrix, cells by genes, in whatever layout it is stored."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+
+    @property
+    def layout(self) -> Literal["csr", "csc", "dense"]:
+        """How the values are stored: by cell, by gene, or all of them."""
+
+    @property
+    def n_stored(self) -> int:
+        """Number of stored values (nonzeros, or cells x genes when dense)."""
+
+    def columns(self, genes: Sequence[int]) -> da.Array:
+        """Lazy (n_cells, len(genes)) float32 columns, one pass over the matrix."""
+
+    def pieces(self, stored_values: int) -> PieceSource:
+        """How to cut the matrix for a transposition, about ``stored_values`` at a time."""
+
+
+@dataclass(frozen=True)
+class PieceSource:
+    """A matrix cut for transposing it out of core.
+
+    Attributes
+    ----------
+    blocks
+        2-D lazy array whose blocks are CSR, CSC or dense, cut along cells (``by="cells"``) or
+        along genes (``by="genes"``), never both.
+    by
+        The axis that is cut.
+    cells, genes
+        Positions of the dataset's cells and genes in ``blocks``; None when they are the same.
+    """
+
+    blocks: da.Array
+    by: Literal["cells", "genes"]
+    cells: np.ndarray[Any, Any] | None = None
+    genes: np.ndarray[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Connectivities:
+    """The neighbour graph as stored.
+
+    Attributes
+    ----------
+    shape
+        Shape of the stored matrix.
+    blocks
+        Builds the row-blocked lazy matrix.
+    position
+        Maps a stored row or column to its cell, -1 for none; None when they are the same.
+    """
+
+    shape: tuple[int, int]
+    blocks: Callable[[], da.Array]
+    position: np.ndarray[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, opened: names, shapes and kinds at hand, arrays on demand.
+
+    Attributes
+    ----------
+    name
+        What messages call the dataset: its path, or ``"AnnData in memory"``.
+    storage
+        ``"h5ad"``, ``"zarr"`` or ``"memory"``.
+    path
+        Absolute path or URL, or None for data in memory.
+    is_backed
+        Whether the AnnData given was a backed one.
+    n_cells, n_genes
+        Size of the dataset.
+    obs
+        Columns of obs by key, in order.
+    obsm
+        Arrays per cell by key, in order.
+    expression
+        The expression matrix, or None.
+    connectivities
+        The neighbour graph, or None.
+    var_keys
+        Columns of var.
+    read_gene_ids
+        ``read_gene_ids("index")``, or with a column of var: the n_genes identifiers.
+    left_out
+        One sentence for each thing that could not be used.
+    """
+
+    name: str
+    storage: Literal["h5ad", "zarr", "memory"]
+    path: str | None
+    is_backed: bool
+    n_cells: int
+    n_genes: int
+    obs: Mapping[str, Column]
+    obsm: Mapping[str, Element]
+    expression: Expression | None
+    connectivities: Connectivities | None
+    var_keys: tuple[str, ...]
+    read_gene_ids: Callable[[str], list[str]]
+    left_out: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        layout = self.expression.layout if self.expression else "none"
+        return (
+            f"Source({self.name!r}: {self.n_cells:,} cells x {self.n_genes:,} genes, "
+            f"expression {layout}, {len(self.obs)} obs columns, obsm {list(self.obsm)}, "
+            f"connectivities {'yes' if self.connectivities else 'no'})"
+        )

@@ -1,0 +1,1 @@
+"""Transforms: pure functions, dask arrays in and dask arrays out."""

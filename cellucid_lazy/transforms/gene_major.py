@@ -1,0 +1,165 @@
+"""From cell-major to gene-major: the block maths of the external transpose.
+
+A block of cells becomes a piece: its values ordered gene after gene. A range of genes is then a
+contiguous slice of every piece, and joining the slices gives the genes' values for all cells.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellucid_lazy.transforms.genes import to_float32
+
+# Rows of a piece count from its first cell, so two bytes do for most blocks.
+_SHORT = 2**16
+
+
+class Piece(NamedTuple):
+    """Values of some cells, gene after gene.
+
+    Attributes
+    ----------
+    data
+        float32 (n_stored,).
+    rows
+        uint16 or uint32 (n_stored,): cell of each value, counted from ``first_row``; rising
+        within a gene.
+    indptr
+        int64 (n_genes + 1,): where each gene begins.
+    first_row, n_rows
+        The cells the piece covers.
+    """
+
+    data: NDArray[np.float32]
+    rows: NDArray[Any]
+    indptr: NDArray[np.int64]
+    first_row: int
+    n_rows: int
+
+    def genes(self, start: int, stop: int) -> Piece:
+        """Slice a range of genes, without a copy."""
+        low, high = int(self.indptr[start]), int(self.indptr[stop])
+        indptr = self.indptr[start : stop + 1] - low
+        return Piece(self.data[low:high], self.rows[low:high], indptr, self.first_row, self.n_rows)
+
+
+def piece_of(block: Any, /, *, first_row: int, columns: NDArray[np.intp] | None = None) -> Piece:
+    """Order the values of a block of cells gene after gene.
+
+    Parameters
+    ----------
+    block
+        (cells, genes), sparse or dense, any real dtype. Duplicate entries are summed in the
+        stored dtype, as SciPy does when it densifies.
+    first_row
+        Number of the block's first cell.
+    columns
+        Genes to keep, in this order. Default: all.
+
+    Returns
+    -------
+    Piece
+        Zeros of a dense block are not stored, unless negative: their sign is kept.
+    """
+    if sparse.issparse(block):
+        chosen = block if columns is None else block[:, columns]
+        data, rows, indptr = _columns_of(chosen)
+    else:
+        dense = np.asarray(block)
+        data, rows, indptr = _stored_of(dense if columns is None else dense[:, columns])
+    n_rows = int(block.shape[0])
+    short = np.uint16 if n_rows <= _SHORT else np.uint32
+    return Piece(data, rows.astype(short), indptr.astype(np.int64), first_row, n_rows)
+
+
+def _columns_of(block: Any) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+    # A matrix stored by gene would be handed through, and must not be changed in place.
+    by_gene = block.tocsc(copy=block.format == "csc")
+    by_gene.sort_indices()
+    if _has_duplicates(by_gene.indices, by_gene.indptr):
+        by_gene.sum_duplicates()
+    data = to_float32(by_gene.data)
+    # Densifying adds to zero, which turns a stored -0.0 into 0.0.
+    data += np.float32(0)
+    return data, by_gene.indices, by_gene.indptr
+
+
+def _has_duplicates(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
+    same = indices[1:] == indices[:-1]
+    borders = indptr[1:-1]
+    same[borders[(borders > 0) & (borders < len(indices))] - 1] = False
+    return bool(same.any())
+
+
+def _stored_of(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+    by_gene = to_float32(np.ascontiguousarray(block.T))
+    stored = (by_gene != 0) | np.signbit(by_gene)
+    genes, rows = np.nonzero(stored)
+    indptr = np.searchsorted(genes, np.arange(by_gene.shape[0] + 1))
+    return by_gene[stored], rows, indptr
+
+
+class GeneBlock(NamedTuple):
+    """Some genes' values for all cells.
+
+    Attributes
+    ----------
+    data
+        float32 (n_stored,).
+    cells
+        int32 or int64 (n_stored,): cell of each value, rising within a gene.
+    indptr
+        Where each gene begins, (n_genes + 1,).
+    n_cells
+        Number of cells.
+    """
+
+    data: NDArray[np.float32]
+    cells: NDArray[Any]
+    indptr: NDArray[Any]
+    n_cells: int
+
+
+def join_pieces(pieces: list[Piece], /) -> GeneBlock:
+    """Join pieces of successive cells that hold the same genes.
+
+    Parameters
+    ----------
+    pieces
+        In the order of their cells.
+
+    Returns
+    -------
+    GeneBlock
+        The values of every gene, cell after cell.
+    """
+    by_gene = [
+        sparse.csr_array(
+            (piece.data, piece.rows.astype(np.int32), piece.indptr.astype(np.int32)),
+            shape=(len(piece.indptr) - 1, piece.n_rows),
+        )
+        for piece in pieces
+    ]
+    joined = by_gene[0] if len(by_gene) == 1 else sparse.hstack(by_gene, format="csr")
+    return GeneBlock(joined.data, joined.indices, joined.indptr, int(joined.shape[1]))
+
+
+def gene_block_of(block: Any, /) -> GeneBlock:
+    """Take a block of genes that is stored by gene already.
+
+    Parameters
+    ----------
+    block
+        SciPy CSC (n_cells, genes).
+
+    Returns
+    -------
+    GeneBlock
+        As `join_pieces` gives it.
+    """
+    data, rows, indptr = _columns_of(block)
+    return GeneBlock(data, rows, indptr, int(block.shape[0]))

@@ -1,0 +1,67 @@
+"""How far out in its category each cell lies, in latent space."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellucid_lazy.transforms.blocks import map_indexed, rechunk
+from cellucid_lazy.transforms.group_order import rank_quantiles
+from cellucid_lazy.transforms.group_totals import group_distances, group_totals, on_grid
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+def outlier_quantiles(
+    latent: da.Array,
+    codes: da.Array,
+    /,
+    *,
+    n_categories: int,
+    min_points: int = 10,
+    latent_again: da.Array | None = None,
+) -> da.Array:
+    """Rank each cell's distance to the mean of its category, divided by the category's size.
+
+    Parameters
+    ----------
+    latent
+        Latent space (n_cells, d), any chunks. A cell with a value that is not finite takes no part:
+        not in the mean, not in the size.
+    codes
+        Integers (n_cells,), any chunks; missing below 0 and from `n_categories` on.
+    n_categories
+        Number of categories.
+    min_points
+        Cells a category must have.
+    latent_again
+        The same values under other task names, for the second pass. A scheduler then lets go of
+        the blocks between the passes and reads them twice, instead of holding all of them.
+
+    Returns
+    -------
+    da.Array
+        float32 (n_cells,), chunked along cells: above 0 and up to 1, equal distances with the
+        highest rank; NaN in smaller categories, for missing codes and cells that take no part.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together.
+    TypeError
+        If `codes` are not integers.
+    """
+    values, groups = on_grid(latent, codes)
+    totals = group_totals(values, groups, n_categories=n_categories)
+    again, _ = on_grid(latent if latent_again is None else latent_again, codes)
+    distances = group_distances(again, groups, totals)
+    rank = partial(rank_quantiles, n_categories=n_categories, min_points=min_points)
+    n_cells = codes.shape[0]
+    # Ranks need all distances at once, 8 bytes per cell; the result is cut to rows again.
+    ranked = map_indexed(
+        rank, "n", distances, "i", groups, "i", new_axes={"n": n_cells}, dtype=np.float32
+    )
+    return rechunk(ranked, groups.chunks)

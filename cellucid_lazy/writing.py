@@ -1,0 +1,170 @@
+"""Writing outputs to a target: one pass for what shares its reads, one for the genes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.gene import Gene
+from cellucid_lazy.gene_pass import Encoded, gene_tasks, plan_pass
+from cellucid_lazy.manifest import GeneRanges
+from cellucid_lazy.output import Output
+from cellucid_lazy.plan import Plan
+from cellucid_lazy.progress import Progress
+from cellucid_lazy.sinks.encode import Target, encode_block, put_blocks
+from cellucid_lazy.sinks.scratch import scratch_folder
+from cellucid_lazy.surroundings import Surroundings, look_around, running
+
+Facts = dict[int, NDArray[Any]]
+
+
+class Writing:
+    """Writes outputs to one target.
+
+    Parameters
+    ----------
+    target
+        Where files go.
+    budget
+        Memory budget, as `plan.memory_budget` takes it.
+    scratch
+        Folder for scratch.
+    progress
+        Whether progress is shown; None for on a terminal only.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        budget: int | str | None,
+        scratch: str | None,
+        progress: bool | None,
+    ) -> None:
+        self._target = target
+        self._surroundings: Surroundings = look_around(budget)
+        self._scratch = scratch
+        self._progress = progress
+        self.files: dict[str, Any] = {}
+        self._ranges: dict[str, NDArray[np.float64]] = {}
+
+    def write(self, outputs: Sequence[Output]) -> None:
+        """Write outputs; manifests come last, from facts found on the way."""
+        genes = [output for output in outputs if output.gene is not None]
+        manifests = [output for output in outputs if output.manifest is not None]
+        plain = [output for output in outputs if output.gene is None and output.manifest is None]
+        passed = {output.name.removeprefix("var/") for output in genes}
+        facts = self._write_plain(plain, _facts_to_compute(manifests, passed))
+        for group in gene_groups(genes):
+            self._write_genes(group)
+        for output in manifests:
+            self._write_manifest(output, facts)
+
+    def _compute(self, label: str, tasks: Sequence[Any]) -> tuple[Any, ...]:
+        if not tasks:
+            return ()
+        with (
+            running(self._surroundings.workers) as options,
+            Progress(label, shown=self._progress),
+        ):
+            computed: tuple[Any, ...] = dask.compute(*tasks, **options)
+            return computed
+
+    def _write_plain(self, outputs: Sequence[Output], facts: Sequence[da.Array]) -> Facts:
+        # Optimized together and never again: apart, each output would fuse its reads into its own
+        # tasks, and a block that two of them need would be read twice.
+        lazy = dask.optimize(*(output.array for output in outputs), *facts)
+        tasks = [
+            self._file_task(output, array) for output, array in zip(outputs, lazy, strict=False)
+        ]
+        tasks += [array.to_delayed(optimize_graph=False).item() for array in lazy[len(outputs) :]]
+        done = self._compute("cells", tasks)
+        self.files |= {output.name: one for output, one in zip(outputs, done, strict=False)}
+        found = done[len(outputs) :]
+        return {id(fact): np.asarray(value) for fact, value in zip(facts, found, strict=True)}
+
+    def _file_task(self, output: Output, array: da.Array) -> Any:
+        encode = dask.delayed(encode_block, pure=False)
+        blocks = array.to_delayed(optimize_graph=False).ravel()
+        parts = [encode(self._target, block) for block in blocks]
+        path = output.path or output.name
+        return dask.delayed(put_blocks, pure=False)(self._target, path, parts)
+
+    def _write_genes(self, outputs: Sequence[Output]) -> None:
+        genes = {output.name: _gene(output) for output in outputs}
+        paths = {output.name: output.path or output.name for output in outputs}
+        plan = self.plan(genes)
+        with ExitStack() as stack:
+            scratch = None
+            if plan.way == "external":
+                scratch = stack.enter_context(scratch_folder(self._scratch, plan.scratch_bytes))
+            tasks = gene_tasks(genes, paths, plan=plan, target=self._target, scratch=scratch)
+            for encoded in self._compute("genes", tasks):
+                self._take(encoded)
+
+    def plan(self, genes: Mapping[str, Gene]) -> Plan:
+        """Plan the pass over genes of one matrix."""
+        around = self._surroundings
+        return plan_pass(
+            genes, budget=around.budget, workers=around.workers, threads=around.threads
+        )
+
+    def _take(self, encoded: Encoded) -> None:
+        for place, name in enumerate(encoded.names):
+            self.files[name] = encoded.files[place]
+            self._ranges[name.removeprefix("var/")] = encoded.facts[:, place]
+
+    def _write_manifest(self, output: Output, facts: Facts) -> None:
+        manifest = output.manifest
+        if manifest is None:
+            return
+        known = [
+            self._ranges_of(fact) if _is_passed(fact, self._ranges) else facts[id(_lazy(fact))]
+            for fact in manifest.facts
+        ]
+        text = manifest.encode(known)
+        self.files[output.name] = self._target.put_plain(output.path or output.name, text)
+
+    def _ranges_of(self, fact: Any) -> NDArray[np.float64]:
+        columns = [self._ranges[name] for name in fact.genes]
+        return np.stack(columns, axis=1) if columns else np.zeros((3, 0))
+
+
+def _is_passed(fact: Any, passed: Iterable[str]) -> bool:
+    return isinstance(fact, GeneRanges) and set(fact.genes) <= set(passed)
+
+
+def _lazy(fact: da.Array | GeneRanges) -> da.Array:
+    return fact.array if isinstance(fact, GeneRanges) else fact
+
+
+def _facts_to_compute(manifests: Sequence[Output], passed: set[str]) -> list[da.Array]:
+    """Facts of the manifests, each once; those that the gene pass will tell are left to it."""
+    facts: dict[int, da.Array] = {}
+    for output in manifests:
+        for fact in output.manifest.facts if output.manifest else ():
+            if not _is_passed(fact, passed):
+                lazy = _lazy(fact)
+                facts[id(lazy)] = lazy
+    return list(facts.values())
+
+
+def gene_groups(outputs: Sequence[Output]) -> list[list[Output]]:
+    """Group genes that share a matrix and an encoding."""
+    groups: dict[tuple[int, Any], list[Output]] = {}
+    for output in outputs:
+        gene = _gene(output)
+        groups.setdefault((id(gene.expression), gene.bits), []).append(output)
+    return list(groups.values())
+
+
+def _gene(output: Output) -> Gene:
+    if output.gene is None:
+        raise ValueError(f"{output.name} is no gene")
+    return output.gene

@@ -1,0 +1,235 @@
+"""The cases, declared as data: what each side runs, and the ratio that is aimed at.
+
+A command is a tuple of arguments for a script of this package. Placeholders: ``{path}`` the
+dataset, ``{out}`` a folder that is new, ``{genes:K}`` K gene names spread over all genes,
+``{n_genes}`` and ``{column_bytes}`` the genes and the bytes of a float32 gene column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tests.bench.recipe import Recipe, gene_name
+
+EXPORT = ("export", "{path}", "--out", "{out}")
+QUANTIZED = ("--var-quantization", "8", "--obs-continuous-quantization", "8")
+LEVEL_1, LEVEL_6 = ("--compression", "1"), ("--compression", "6")
+RAW_WRITE = (
+    *("raw-write", "--out", "{out}"),
+    *("--files", "{n_genes}", "--bytes-each", "{column_bytes}"),
+)
+BUDGET = "512MB"
+REFERENCE, BARE = "reference_runs.py", "bare_loops.py"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file to run on: a recipe, and whether it is stored by gene and as zarr."""
+
+    recipe: Recipe
+    suffix: str = ".h5ad"
+
+    @property
+    def by_gene(self) -> bool:
+        """Whether X is CSC."""
+        return ".csc" in self.suffix
+
+    def shrunk(self) -> Dataset:
+        """Return the small stand-in of a quick run."""
+        quick = replace(
+            self.recipe,
+            n_cells=self.recipe.n_cells // 10,
+            n_genes=min(self.recipe.n_genes, 5_000),
+            nonzeros_per_cell=min(self.recipe.nonzeros_per_cell, 300.0),
+        )
+        return replace(self, recipe=quick)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    ``time_target`` and ``memory_target`` are ratios, ours to theirs; ``peak_target`` is in
+    megabytes. ``metric`` is ``"seconds"`` or the ``"milliseconds"`` that both sides report.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    their_script: str = REFERENCE
+    time_target: float | None = None
+    memory_target: float | None = None
+    peak_target: float | None = None
+    metric: str = "seconds"
+    heavy: bool = False
+    note: str = ""
+
+
+ATLAS = Recipe(n_cells=200_000, n_genes=20_000)
+BY_GENE = replace(ATLAS, n_cells=50_000)
+GROUPS = Recipe(
+    n_cells=1_000_000,
+    n_genes=50,
+    nonzeros_per_cell=5.0,
+    categories=(("groups_10", 10), ("groups_1000", 1_000), ("groups_10000", 10_000)),
+    neighbours=1,
+)
+DATASETS = {
+    "atlas": Dataset(ATLAS),
+    "by-gene-h5ad": Dataset(BY_GENE, ".csc.h5ad"),
+    "by-gene-zarr": Dataset(BY_GENE, ".csc.zarr"),
+    "groups": Dataset(GROUPS),
+}
+GROWTH_CELLS = (50_000, 100_000, 200_000, 400_000, 800_000)
+GROWTH_TARGET = 1.5  # seconds per nonzero and peak memory, largest atlas to smallest
+
+
+def _export(name: str, title: str, *extra: str, time: float, memory: float) -> Case:
+    """Declare an export with the same settings on both sides."""
+    command = (*EXPORT, *extra)
+    return Case(
+        name,
+        title,
+        "atlas",
+        ours=command,
+        theirs=command,
+        time_target=time,
+        memory_target=memory,
+        heavy=True,
+    )
+
+
+def _groups(n_categories: int, time: float) -> Case:
+    """Declare the work of one categorical column."""
+    command = ("groups", "{path}", f"groups_{n_categories}")
+    return Case(
+        f"groups-{n_categories}",
+        f"codes, outliers, centroids: {n_categories:,} categories",
+        "groups",
+        ours=command,
+        theirs=command,
+        time_target=time,
+        memory_target=1.0,
+    )
+
+
+def _one_gene_by_gene(kind: str, time: float | None, memory: float) -> Case:
+    command = ("gene-median", "{path}", "{genes:41}")
+    note = "the reference loads the store whole to open it" if kind == "zarr" else ""
+    return Case(
+        f"gene-csc-{kind}",
+        f"one gene from CSC {kind}, dataset open (median of 40)",
+        f"by-gene-{kind}",
+        ours=command,
+        theirs=command,
+        time_target=time,
+        memory_target=memory,
+        metric="milliseconds",
+        note=note,
+    )
+
+
+CASES = (
+    _export("export-1", "export, gzip 1", *LEVEL_1, time=0.25, memory=0.25),
+    _export("export-6", "export, gzip 6", *LEVEL_6, time=0.30, memory=0.25),
+    _export("export-8bit", "export, 8-bit, not compressed", *QUANTIZED, time=0.25, memory=0.25),
+    _export("export-8bit-1", "export, 8-bit, gzip 1", *QUANTIZED, *LEVEL_1, time=0.25, memory=0.25),
+    Case(
+        "budget",
+        f"export, gzip 1, memory budget {BUDGET}",
+        "atlas",
+        ours=(*EXPORT, *LEVEL_1, "--memory-budget", BUDGET),
+        theirs=(*EXPORT, *LEVEL_1),
+        time_target=0.30,
+        memory_target=0.20,
+        peak_target=768.0,
+        heavy=True,
+        note="peak is the whole process, interpreter and libraries included",
+    ),
+    Case(
+        "raw-write",
+        "export, float32, not compressed",
+        "atlas",
+        ours=EXPORT,
+        theirs=RAW_WRITE,
+        their_script=BARE,
+        time_target=1.5,
+        heavy=True,
+        note="against writing as many bytes and files, nothing else",
+    ),
+    Case(
+        "bare-loops",
+        "export, gzip 1",
+        "atlas",
+        ours=(*EXPORT, *LEVEL_1),
+        theirs=("export", "{path}", "--out", "{out}"),
+        their_script=BARE,
+        time_target=1.5,
+        heavy=True,
+        note="against the bare loops over X on two threads; ours writes the other outputs as well",
+    ),
+    Case(
+        "gene",
+        "one gene",
+        "atlas",
+        ours=("genes", "{path}", "{genes:1}"),
+        theirs=("genes", "{path}", "{genes:1}"),
+        time_target=0.33,
+        memory_target=0.33,
+    ),
+    Case(
+        "genes-100",
+        "100 genes in one call",
+        "atlas",
+        ours=("genes", "{path}", "{genes:100}"),
+        theirs=("genes", "{path}", "{genes:3}", "--scale-to", "100"),
+        time_target=0.01,
+        memory_target=0.33,
+        heavy=True,
+        note="reference timed on 3 genes, scaled to 100",
+    ),
+    _one_gene_by_gene("h5ad", time=1.0, memory=1.0),
+    _one_gene_by_gene("zarr", time=None, memory=0.5),
+    Case(
+        "edges",
+        "edges",
+        "atlas",
+        ours=("edges", "{path}"),
+        theirs=("edges", "{path}"),
+        time_target=0.33,
+        memory_target=1.0,
+    ),
+    _groups(10, time=1.0),
+    _groups(1_000, time=0.8),
+    _groups(10_000, time=0.5),
+)
+
+
+def spread_genes(n_genes: int, wanted: int) -> list[str]:
+    """Return distinct gene names spread evenly over all of them."""
+    return [gene_name((2 * at + 1) * n_genes // (2 * wanted)) for at in range(wanted)]
+
+
+def fill_in(command: tuple[str, ...], recipe: Recipe, path: str, out: str) -> list[str]:
+    """Replace the placeholders of a command."""
+    single = {
+        "{path}": path,
+        "{out}": out,
+        "{n_genes}": str(recipe.n_genes),
+        "{column_bytes}": str(4 * recipe.n_cells),
+    }
+    filled: list[str] = []
+    for argument in command:
+        if argument.startswith("{genes:"):
+            filled += spread_genes(recipe.n_genes, int(argument[len("{genes:") : -1]))
+        else:
+            filled.append(single.get(argument, argument))
+    return filled
+
+
+def growth_recipes(*, quick: bool) -> list[Recipe]:
+    """Return the atlases of the growth series, smallest first."""
+    recipes = [replace(ATLAS, n_cells=n_cells) for n_cells in GROWTH_CELLS]
+    return [Dataset(recipe).shrunk().recipe for recipe in recipes] if quick else recipes

@@ -1,0 +1,176 @@
+"""Gzip: one member however it was cut, and levels that keep their meaning."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isal import isal_zlib
+from zlib_ng import zlib_ng
+
+from cellucid_lazy.sinks.gzip import GzipPart, compress, compress_part, join_parts
+
+LEVELS = range(1, 10)
+N_CELLS = 100_000
+
+
+def columns():
+    """Dense gene columns of every popularity, and what else an export holds."""
+    rng = np.random.default_rng(5)
+    depth = np.round(rng.lognormal(8.5, 0.5, N_CELLS))
+    found = {}
+    for share in (0.001, 0.01, 0.05, 0.2, 0.5, 0.8):
+        expressed = rng.random(N_CELLS) < share
+        counts = rng.geometric(0.5, N_CELLS)
+        found[f"continuous {share}"] = np.log1p(rng.lognormal(1, 1, N_CELLS)) * expressed
+        found[f"counts {share}"] = np.log1p(counts / depth * 1e4) * expressed
+    genes = {name: column.astype("<f4") for name, column in found.items()}
+    quantized = {
+        f"uint8 {name}": np.round(column / column.max() * 254).astype("u1")
+        for name, column in genes.items()
+        if name.startswith("counts")
+    }
+    others = {
+        "embedding": rng.standard_normal((N_CELLS, 2)).astype("<f4"),
+        "codes": rng.integers(0, 30, N_CELLS).astype("u1"),
+        "sorted codes": np.sort(rng.integers(0, 30, N_CELLS)).astype("u1"),
+        "sources": np.sort(rng.integers(0, N_CELLS, N_CELLS)).astype("<u4"),
+    }
+    return genes, quantized, others
+
+
+GENES, QUANTIZED, OTHERS = columns()
+ALL = GENES | QUANTIZED | OTHERS
+
+
+def inflated(member):
+    """Inflate one member, as a browser does: nothing may follow it."""
+    stream = zlib.decompressobj(wbits=31)
+    data = stream.decompress(member) + stream.flush()
+    assert stream.eof
+    assert stream.unused_data == b""
+    assert stream.unconsumed_tail == b""
+    assert gzip.decompress(member) == data
+    return data
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_gives_one_anonymous_member(level):
+    member = compress(GENES["counts 0.05"], level)
+    assert inflated(member) == GENES["counts 0.05"].tobytes()
+    assert member[:10] == b"\x1f\x8b\x08" + bytes(6) + b"\xff"
+
+
+@pytest.fixture(scope="module")
+def sizes():
+    jobs = [(name, level) for name in ALL for level in (1, 2, 6, 9)]
+    with ThreadPoolExecutor(2) as pool:
+        counted = pool.map(lambda job: len(compress(ALL[job[0]], job[1])), jobs)
+        return dict(zip(jobs, counted, strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_higher_level_is_not_larger(sizes, name):
+    found = [sizes[name, level] for level in (1, 2, 6, 9)]
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_higher_level_is_not_larger_at_any_step(level):
+    small = GENES["counts 0.05"][:5000]
+    assert len(compress(small, level)) >= len(compress(small, min(9, level + 1)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_sizes_against_stdlib_level_6(sizes, name):
+    stdlib = len(gzip.compress(ALL[name].tobytes(), 6))
+    # Two thousandths: on values that never repeat zlib-ng may lose that little.
+    assert sizes[name, 6] <= stdlib * 1.002
+    if name in GENES or name in QUANTIZED or name == "embedding":
+        assert sizes[name, 1] <= stdlib * 1.25
+
+
+def test_genes_together_are_smaller_than_by_stdlib(sizes):
+    for group in (GENES, QUANTIZED):
+        stdlib = sum(len(gzip.compress(column.tobytes(), 6)) for column in group.values())
+        assert sum(sizes[name, 6] for name in group) <= stdlib
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    blocks=st.lists(st.binary(max_size=300), max_size=6),
+    repeats=st.integers(1, 400),
+    level=st.sampled_from([1, 2, 6, 9]),
+)
+def test_parts_join_to_one_member(blocks, repeats, level):
+    blocks = [block * repeats for block in blocks]
+    member = b"".join(join_parts(compress_part(block, level) for block in blocks))
+    assert inflated(member) == b"".join(blocks)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, N_CELLS), max_size=5), name=st.sampled_from(sorted(ALL)))
+def test_any_cut_of_a_column(cuts, name):
+    blocks = np.split(ALL[name], sorted(cuts))
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(lambda block: compress_part(block, 1), blocks))
+    assert inflated(b"".join(join_parts(parts))) == ALL[name].tobytes()
+
+
+def test_nothing_is_a_valid_file():
+    assert inflated(b"".join(join_parts([]))) == b""
+    assert inflated(b"".join(join_parts([compress_part(b"", 6)]))) == b""
+    for level in LEVELS:
+        assert inflated(compress(b"", level)) == b""
+        assert inflated(compress(np.empty((0, 3), "f4"), level)) == b""
+
+
+def test_parts_cost_little():
+    column = GENES["counts 0.05"]
+    blocks = np.split(column, 4)
+    joined = b"".join(join_parts(compress_part(block, 6) for block in blocks))
+    assert len(joined) < 1.02 * len(compress(column, 6))
+
+
+def test_arrays_give_their_elements_in_c_order():
+    array = np.arange(24, dtype=">i4").reshape(4, 6)
+    for data in (array, array.T, array[::2, 1:], np.array(7), array.astype("?"), array[:0]):
+        assert inflated(compress(data, 1)) == data.tobytes()
+        assert inflated(b"".join(join_parts([compress_part(data, 6)]))) == data.tobytes()
+    assert inflated(compress(memoryview(array), 6)) == array.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(first=st.binary(max_size=200), second=st.binary(max_size=200))
+def test_checksums_combine(first, second):
+    combined = zlib_ng.crc32_combine(zlib.crc32(first), zlib.crc32(second), len(second))
+    assert combined == zlib.crc32(first + second)
+
+
+def test_sizes_beyond_four_gigabytes():
+    megabyte, straight = bytes(2**20), 0
+    for _ in range(5 * 1024 + 1):
+        straight = isal_zlib.crc32(megabyte, straight)
+    crc32, size = 0, 0
+    for part in [2**32, 2**20, 2**30]:
+        zeros, reached = zlib.crc32(megabyte), 2**20
+        while reached < part:
+            zeros, reached = zlib_ng.crc32_combine(zeros, zeros, reached), reached * 2
+        crc32, size = zlib_ng.crc32_combine(crc32, zeros, part), size + part
+    assert crc32 == straight
+    *_, trailer = join_parts([GzipPart(b"", crc32, size), compress_part(b"", 1)])
+    assert trailer == b"\x03\x00" + struct.pack("<II", crc32, size % 2**32)
+
+
+@pytest.mark.parametrize("level", [0, 10, -1, None])
+def test_other_levels_are_refused(level):
+    with pytest.raises(ValueError, match="gzip level"):
+        compress(b"x", level)
+    with pytest.raises(ValueError, match="gzip level"):
+        compress_part(b"x", level)
