@@ -194,7 +194,7 @@ def gene_tasks(
             dask.delayed(_write_zeros, pure=False)(first.n_cells, writer, files[group])
             for group in groups
         ]
-    cut = expression.pieces(plan.block_values)
+    cut = expression.pieces(plan.block_values, balanced=plan.way != "in memory")
     columns = np.array([gene.position for gene in genes.values()], dtype=np.intp)
     if cut.genes is not None:
         columns = cut.genes[columns]

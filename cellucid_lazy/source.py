@@ -110,8 +110,11 @@ class Expression(Protocol):
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns, one pass over the matrix."""
 
-    def pieces(self, stored_values: int) -> PieceSource:
-        """How to cut the matrix for a transposition, about ``stored_values`` at a time."""
+    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
+        """How to cut the matrix for a transposition, about ``stored_values`` at a time.
+
+        ``balanced`` allows to read where rows or columns begin, so that blocks are equal.
+        """
 
 
 @dataclass(frozen=True)

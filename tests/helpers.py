@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,3 +34,23 @@ def graph_bytes(array: da.Array) -> bytes:
 def compute(array: da.Array) -> Any:
     """Compute in this thread."""
     return array.compute(scheduler="synchronous")
+
+
+_SIZES = {
+    "readers.expression": {"BLOCK_VALUES": 300},
+    "readers.stored": {"EDGE_VALUES": 300},
+    "readers.in_memory": {"EDGE_VALUES": 300},
+    "outputs.var_manifest": {"_BLOCK_VALUES": 300},
+    "plan": {"_LEAST_VALUES": 100, "_MOST_VALUES": 400},
+}
+
+
+def small_blocks(monkeypatch: Any) -> None:
+    """Many blocks and pieces from few cells, for the duration of a test."""
+    lazy = importlib.import_module("cellucid_lazy.readers.lazy_array")
+    monkeypatch.setitem(lazy.rows_per_block.__kwdefaults__, "block_bytes", 512)
+    for name, sizes in _SIZES.items():
+        # By module, because cellucid_lazy.outputs is also the name of a function.
+        module = importlib.import_module(f"cellucid_lazy.{name}")
+        for constant, size in sizes.items():
+            monkeypatch.setattr(module, constant, size)

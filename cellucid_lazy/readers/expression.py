@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -17,8 +18,8 @@ from cellucid_lazy.readers.sparse_array import MajorBlocks, SparseReader
 from cellucid_lazy.source import ArrayReader, Expression, PieceSource
 from cellucid_lazy.transforms.genes import gene_columns, to_float32
 
-# Stored values of one block: 32 MB of float32 values and int32 indices.
-BLOCK_VALUES = 4 * 2**20
+# Stored values of one block: 16 MB of float32 values and int32 indices.
+BLOCK_VALUES = 2 * 2**20
 # Bytes of one dense block of columns read from a matrix stored by gene.
 DENSE_BYTES = 64 * 2**20
 
@@ -32,7 +33,8 @@ class BlockedExpression:
     Attributes
     ----------
     build
-        ``build(stored_values)`` gives the lazy matrix in blocks of about that many values.
+        ``build(stored_values, balanced)`` gives the lazy matrix in blocks of about that many
+        values; ``balanced`` allows to read where rows begin, to cut evenly.
     layout
         How it is stored.
     shape
@@ -43,7 +45,7 @@ class BlockedExpression:
         Number of stored values.
     """
 
-    build: Callable[[int], da.Array]
+    build: Callable[[int, bool], da.Array]
     layout: Layout
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -51,11 +53,11 @@ class BlockedExpression:
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns."""
-        return gene_columns(self.build(BLOCK_VALUES), genes)
+        return gene_columns(self.build(BLOCK_VALUES, False), genes)
 
-    def pieces(self, stored_values: int) -> PieceSource:
+    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
         """Row blocks of about ``stored_values``."""
-        return PieceSource(self.build(stored_values).rechunk({1: -1}), by="cells")
+        return PieceSource(self.build(stored_values, balanced).rechunk({1: -1}), by="cells")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +90,17 @@ class ColumnExpression:
         return da.from_array(
             GeneSlices(self.reader, wanted),
             chunks=(n_cells, min(width, len(wanted))),
-            name=f"genes-{self.reader.token}-{da.core.tokenize(wanted)}",
+            name=f"genes-{self.reader.token}-{tokenize(wanted)}",
             asarray=False,
             fancy=False,
             inline_array=not isinstance(self.reader.data, MemoryArray),
             meta=np.empty((0, 0), dtype=np.float32),
         ).rechunk({1: -1})
 
-    def pieces(self, stored_values: int) -> PieceSource:
+    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
         """Blocks of genes of about ``stored_values``."""
-        n_genes = self.shape[1]
-        genes = max(1, n_genes * stored_values // max(1, self.n_stored))
-        return PieceSource(major_array(self.reader, genes), by="genes")
+        cut = major_cut(self.reader, stored_values, balanced=balanced)
+        return PieceSource(major_array(self.reader, cut), by="genes")
 
 
 class GeneSlices:
@@ -142,29 +143,60 @@ class GeneSlices:
         return int(pointers[-2] - pointers[1])
 
 
-def major_array(reader: SparseReader, major_per_block: int) -> da.Array:
+def major_cut(reader: SparseReader, stored_values: int, *, balanced: bool) -> tuple[int, ...]:
+    """Cut the stored axis of a sparse matrix into blocks of about equal size.
+
+    Parameters
+    ----------
+    reader
+        The stored matrix.
+    stored_values
+        Values aimed at per block.
+    balanced
+        Whether to read where rows (or columns) begin, so that blocks are equal whatever their
+        depth. Without it nothing is read, and a block may exceed the aim as far as its rows
+        exceed the mean.
+
+    Returns
+    -------
+    tuple of int
+        Rows (CSR) or columns (CSC) of each block.
+    """
+    n_major = reader.n_major
+    n_blocks = -(-reader.n_stored // max(1, stored_values))
+    if balanced and n_blocks > 1:
+        begins = reader.pointers(0, n_major)
+        wanted = np.arange(1, n_blocks) * stored_values
+        borders = np.unique(np.searchsorted(begins, wanted, side="right") - 1)
+        borders = borders[(borders > 0) & (borders < n_major)]
+        return tuple(np.diff(np.concatenate([[0], borders, [n_major]])).tolist())
+    step = max(1, min(n_major, n_major * stored_values // max(1, reader.n_stored)))
+    whole, rest = divmod(n_major, step)
+    return (step,) * whole + ((rest,) if rest or not whole else ())
+
+
+def major_array(reader: SparseReader, cut: tuple[int, ...]) -> da.Array:
     """Build the lazy blocks of a stored sparse matrix along the axis it is stored by.
 
     Parameters
     ----------
     reader
         The stored matrix.
-    major_per_block
-        Rows (CSR) or columns (CSC) of a block.
+    cut
+        Rows (CSR) or columns (CSC) of each block.
 
     Returns
     -------
     dask.array.Array
         Blocks are SciPy CSR or CSC matrices.
     """
-    step = max(1, min(major_per_block, reader.n_major))
     by_row = reader.layout == "csr"
     kind = sparse.csr_matrix if by_row else sparse.csc_matrix
     meta_dtype = np.float32 if reader.dtype == np.float16 else reader.dtype
     return da.from_array(
         MajorBlocks(reader),
-        chunks=(step, reader.shape[1]) if by_row else (reader.shape[0], step),
-        name=f"read-{reader.token}-{step}",
+        chunks=(cut, reader.shape[1]) if by_row else (reader.shape[0], cut),
+        name=f"read-{reader.token}-{tokenize(cut)}",
         asarray=False,
         fancy=False,
         inline_array=not isinstance(reader.data, MemoryArray),
@@ -188,9 +220,8 @@ def stored_sparse(reader: SparseReader) -> Expression:
     if reader.layout == "csc":
         return ColumnExpression(reader)
 
-    def build(stored_values: int) -> da.Array:
-        rows = max(1, reader.n_major * stored_values // max(1, reader.n_stored))
-        return major_array(reader, rows)
+    def build(stored_values: int, balanced: bool) -> da.Array:
+        return major_array(reader, major_cut(reader, stored_values, balanced=balanced))
 
     return BlockedExpression(build, "csr", reader.shape, reader.dtype, reader.n_stored)
 
@@ -214,7 +245,8 @@ def stored_dense(reader: ArrayReader) -> Expression:
     n_cells, n_genes = reader.shape
     chunk_rows, chunk_columns = reader.chunks or (1, n_genes)
 
-    def build(stored_values: int) -> da.Array:
+    def build(stored_values: int, balanced: bool) -> da.Array:
+        del balanced  # dense rows are equal
         rows = max(1, stored_values // max(1, n_genes)) // max(1, chunk_rows) * chunk_rows
         return lazy_array(reader, chunks=(max(rows, chunk_rows), chunk_columns))
 
@@ -241,7 +273,11 @@ def dask_expression(matrix: da.Array, *, n_stored: int | None = None) -> Express
         layout = "dense"
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
     return BlockedExpression(
-        lambda _: matrix, layout, shape, matrix.dtype, n_stored or shape[0] * shape[1]
+        lambda _values, _balanced: matrix,
+        layout,
+        shape,
+        matrix.dtype,
+        n_stored or shape[0] * shape[1],
     )
 
 
@@ -291,7 +327,7 @@ class SubsetExpression:
         columns = self.base.columns(wanted)
         return columns if self.cells is None else columns[self.cells]
 
-    def pieces(self, stored_values: int) -> PieceSource:
+    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
         """Pieces of the whole: only the last step picks the cells, whatever their order."""
-        whole = self.base.pieces(stored_values)
+        whole = self.base.pieces(stored_values, balanced=balanced)
         return PieceSource(whole.blocks, whole.by, self.cells, self.genes)

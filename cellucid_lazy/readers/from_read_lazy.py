@@ -8,6 +8,7 @@ file is opened our way instead; where it was edited, its arrays are used as they
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from cellucid_lazy.errors import DataError, FallbackWarning
 from cellucid_lazy.readers.frame import series_column
 from cellucid_lazy.readers.lazy_array import element_of_dask
 from cellucid_lazy.readers.stored import real_numbers
+from cellucid_lazy.readers.subset import positions, take_cells
 from cellucid_lazy.source import Column, Source
 
 if TYPE_CHECKING:
@@ -64,12 +66,9 @@ def _path(adata: AnnData) -> Path | None:
     if adata.filename is not None:
         return Path(adata.filename)
     for name in adata.obs.columns:
-        base = adata.obs[name].attrs.get("base_path_or_zarr_group")
-        if isinstance(base, Path):
-            return base
-        root = getattr(getattr(base, "store", None), "root", None)
-        if root is not None:
-            return Path(root)
+        path = _file_of(adata.obs[name].attrs.get("base_path_or_zarr_group"))
+        if path is not None:
+            return path
     return None
 
 
@@ -92,7 +91,7 @@ def lazy_columns(frame: Any, token: str, left_out: list[str]) -> dict[str, Colum
     """Describe the columns of anndata's lazy dataframe.
 
     Plain columns are dask arrays and stay lazy. Categorical and nullable ones hold open handles,
-    so each is loaded when it is asked for.
+    so they are read from their file by path; only where that cannot be found they are loaded.
 
     Parameters
     ----------
@@ -128,11 +127,47 @@ def _lazy_column(key: str, column: Any, token: str) -> Column:
         return Column(
             key, "category" if kind == "category" else "continuous", element_of_dask(array).array
         )
+    stored = _stored_column(key, column)
+    if stored is not None:
+        return stored
     warnings.warn(
         f"obs column {key!r} is loaded now: in this edited lazy AnnData it hangs on an open file; "
         "write the AnnData and open the file to keep it lazy",
         FallbackWarning,
         stacklevel=7,
     )
-    series = pd.Series(column.to_series().array)
-    return series_column(key, series, token)
+    values = column.variable._data.get_duck_array()
+    return series_column(key, pd.Series(getattr(values, "array", values)), token)
+
+
+def _stored_column(key: str, column: Any) -> Column | None:
+    """Find where a categorical or nullable column lies in its file, and which cells it takes."""
+    lazy = column.variable._data
+    base, name = (column.attrs.get(one) for one in ("base_path_or_zarr_group", "elem_name"))
+    indexer = getattr(getattr(lazy, "key", None), "tuple", ())
+    if base is None or name is None or len(indexer) != 1 or not hasattr(lazy.array, "elem_name"):
+        return None
+    path = _file_of(base)
+    if path is None or not path.exists():
+        return None
+    parent, _, last = str(name).strip("/").rpartition("/")
+    whole = _open_column(path, parent, last)
+    cells = positions(indexer[0], lazy.array.shape[0])
+    return replace(take_cells(whole, cells), name=key)
+
+
+def _file_of(base: Any) -> Path | None:
+    if isinstance(base, Path):
+        return base.absolute()
+    root = getattr(getattr(base, "store", None), "root", None)
+    return None if root is None else Path(root)
+
+
+def _open_column(path: Path, frame: str, name: str) -> Column:
+    from cellucid_lazy.readers.h5ad import is_hdf5, open_column
+
+    if is_hdf5(path):
+        return open_column(path, frame, name)
+    from cellucid_lazy.readers import zarr_store
+
+    return zarr_store.open_column(str(path), frame, name)

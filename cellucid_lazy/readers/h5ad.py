@@ -14,7 +14,7 @@ from cellucid_lazy.readers import stored
 from cellucid_lazy.readers.dataset import stored_source
 from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
 from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
-from cellucid_lazy.source import ArrayReader, Expression, Source
+from cellucid_lazy.source import ArrayReader, Column, Expression, Source
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ def backed_expression(path: Path | str, *, use_raw: bool) -> Expression | None:
     with h5py.File(path, "r") as root:
         key = "X" if not use_raw else "raw/X" if "raw/X" in root else "raw.X"
         return stored.expression(storage, root[key]) if key in root else None
+
+
+def open_column(path: Path, frame: str, name: str) -> Column:
+    """Describe one column of a dataframe in an HDF5 file."""
+    storage = Hdf5Storage(str(path), identity_of(path))
+    with h5py.File(path, "r") as root:
+        return stored.column(storage, root[frame], name)
 
 
 def is_old_layout(root: Any) -> bool:

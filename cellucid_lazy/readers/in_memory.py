@@ -22,6 +22,7 @@ from cellucid_lazy.readers.dataset import (
 from cellucid_lazy.readers.expression import (
     dask_expression,
     major_array,
+    major_cut,
     stored_dense,
     stored_sparse,
 )
@@ -88,7 +89,8 @@ def _describe(adata: AnnData, *, layer: str | None, use_raw: bool, path: str | N
     name = path or "AnnData in memory"
     left_out: list[str] = []
     matrix, var = _expression(adata, layer=layer, use_raw=use_raw, name=name, token=token)
-    check_expression(matrix, adata.n_obs, len(var), name)
+    n_genes = len(var.index)
+    check_expression(matrix, adata.n_obs, n_genes, name)
     graph = None
     if "connectivities" in adata.obsp:
         graph = _graph(adata.obsp["connectivities"], f"{token}-connectivities", name)
@@ -99,7 +101,7 @@ def _describe(adata: AnnData, *, layer: str | None, use_raw: bool, path: str | N
         path=path,
         is_backed=bool(adata.isbacked),
         n_cells=adata.n_obs,
-        n_genes=len(var),
+        n_genes=n_genes,
         obs=frame_columns(adata.obs, token, left_out),
         obsm=_elements(adata.obsm, token, left_out),
         expression=matrix,
@@ -176,8 +178,8 @@ def _graph(matrix: Any, token: str, name: str) -> Connectivities:
         whole = matrix_expression(matrix, token, place)
         return Connectivities(whole.shape, partial(_row_blocks, whole))
     reader = sparse_in_memory(matrix.T if matrix.format == "csc" else matrix, token, place)
-    rows = max(1, reader.n_major * EDGE_VALUES // max(1, reader.n_stored))
-    return Connectivities(reader.shape, partial(major_array, reader, rows))
+    cut = major_cut(reader, EDGE_VALUES, balanced=False)
+    return Connectivities(reader.shape, partial(major_array, reader, cut))
 
 
 def _row_blocks(matrix: Expression) -> da.Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.expression import major_array, stored_dense, stored_sparse
+from cellucid_lazy.readers.expression import major_array, major_cut, stored_dense, stored_sparse
 from cellucid_lazy.readers.lazy_array import element_of, lazy_array
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.source import ArrayReader, Column, Connectivities, Element, Expression
@@ -148,8 +148,10 @@ def element(storage: Storage, node: Any) -> Element:
 
 def _densified(reader: SparseReader, *, again: bool = False) -> da.Array:
     del again  # rare and small: one name serves both passes
-    rows = max(1, 2**22 // max(1, reader.shape[1]))
-    matrix = major_array(reader, rows if reader.layout == "csr" else reader.n_major)
+    by_row = reader.layout == "csr"
+    dense_rows = max(1, 2**22 // max(1, reader.shape[1]))
+    cut = major_cut(reader, dense_rows if by_row else reader.n_stored, balanced=False)
+    matrix = major_array(reader, cut)
     meta = np.empty((0, 0), dtype=matrix.dtype)
     return matrix.map_blocks(_toarray, dtype=matrix.dtype, meta=meta)
 
@@ -186,7 +188,6 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
         return Connectivities(dense.shape, partial(_row_blocks, dense))
     reader = sparse_reader(storage, node)
     # The transpose has the same edges, so a matrix stored by column is read as its transpose.
-    rows = max(1, reader.n_major * EDGE_VALUES // max(1, reader.n_stored))
     by_row = SparseReader(
         "csr",
         reader.shape if reader.layout == "csr" else reader.shape[::-1],
@@ -195,7 +196,9 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
         reader.indptr,
         reader.where,
     )
-    return Connectivities(reader.shape, partial(major_array, by_row, rows))
+    return Connectivities(
+        reader.shape, partial(major_array, by_row, major_cut(by_row, EDGE_VALUES, balanced=False))
+    )
 
 
 def _row_blocks(matrix: Expression) -> da.Array:

@@ -56,7 +56,7 @@ def subset(
         source,
         n_cells=source.n_cells if cells is None else len(cells),
         n_genes=source.n_genes if genes is None else len(genes),
-        obs={key: _column(column, cells) for key, column in source.obs.items()},
+        obs={key: take_cells(column, cells) for key, column in source.obs.items()},
         obsm={key: _element(element, cells) for key, element in source.obsm.items()},
         expression=expression,
         connectivities=_graph(source.connectivities, source.n_cells, cells),
@@ -64,7 +64,8 @@ def subset(
     )
 
 
-def _column(column: Column, cells: NDArray[np.intp] | None) -> Column:
+def take_cells(column: Column, cells: NDArray[np.intp] | None) -> Column:
+    """Restrict a column to chosen cells; None for all."""
     return column if cells is None else replace(column, values=partial(_take, column.values, cells))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import zarr
 
 from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers import stored
 from cellucid_lazy.readers.dataset import stored_source
-from cellucid_lazy.source import ArrayReader, Source
+from cellucid_lazy.source import ArrayReader, Column, Source
 
 _MARKS = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 # Enough files to notice any rewrite, few enough to look at on every build.
@@ -191,6 +192,12 @@ def is_zarr(path: Path) -> bool:
     if path.is_dir():
         return path.suffix == ".zarr" or any((path / mark).exists() for mark in _MARKS)
     return path.is_file() and path.suffix == ".zip"
+
+
+def open_column(url: str, frame: str, name: str) -> Column:
+    """Describe one column of a dataframe in a local zarr store."""
+    root = zarr.open_group(_store(url, ()), mode="r")
+    return stored.column(ZarrStorage(url, ()), root[frame], name)
 
 
 def open_zarr(

@@ -49,8 +49,19 @@ def pick_columns(block: Any, columns: NDArray[np.intp], /) -> NDArray[np.float32
         float32 (rows, len(columns)).
     """
     if sparse.issparse(block):
+        if len(columns) == 1 and block.format == "csr":
+            return to_float32(_one_column(block, int(columns[0])))[:, None]
         return to_float32(block[:, columns].toarray())
     return to_float32(np.asarray(block)[:, columns])
+
+
+def _one_column(block: Any, column: int) -> NDArray[Any]:
+    """Find the entries of one column; a comparison per stored value is all it takes."""
+    places = np.flatnonzero(block.indices == column)
+    rows = np.searchsorted(block.indptr, places, side="right") - 1
+    values = np.zeros(block.shape[0], dtype=block.dtype)
+    np.add.at(values, rows, block.data[places])
+    return values
 
 
 def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:

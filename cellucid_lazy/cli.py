@@ -1,0 +1,201 @@
+"""The command line: ``inspect``, ``export``, ``bytes`` and ``demo``.
+
+Results go to standard output; progress, warnings and errors, a line each, to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cellucid_lazy.cli_commands import demo, export, inspect, write_bytes
+from cellucid_lazy.cli_options import (
+    ENCODING,
+    IDENTITY,
+    OFFER,
+    OPENING,
+    SCHEDULING,
+    WORK,
+    add_flags,
+    positive,
+)
+from cellucid_lazy.errors import CellucidLazyError, OptionError
+
+DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        Words after the program's name. Default: those of this process.
+
+    Returns
+    -------
+    int
+        0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated.
+    """
+    parsed = build_parser().parse_args(arguments)
+    try:
+        with _one_line_warnings(parsed.debug), _clean_termination():
+            parsed.run(parsed)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain when it flushes at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (Exception, KeyboardInterrupt) as problem:
+        if parsed.debug:
+            traceback.print_exc()
+        return _report(problem)
+    return DONE
+
+
+def _report(problem: BaseException) -> int:
+    """Tell an error in one line; gives the exit code."""
+    if isinstance(problem, KeyboardInterrupt):
+        terminated = problem.args == (signal.SIGTERM,)
+        _complain("terminated" if terminated else "interrupted")
+        return TERMINATED if terminated else INTERRUPTED
+    if isinstance(problem, CellucidLazyError):
+        _complain(f"error: {problem}")
+        return MISUSED if isinstance(problem, OptionError) else FAILED
+    _complain(f"error: {type(problem).__name__}: {problem} (--debug shows where it comes from)")
+    return FAILED
+
+
+def _complain(sentence: str) -> None:
+    over = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may stand there
+    sys.stderr.write(f"{over}{' '.join(sentence.split())}\n")
+
+
+@contextmanager
+def _one_line_warnings(debug: bool) -> Iterator[None]:
+    """Show warnings as one line each; those meant for developers only when debugging."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if debug or not issubclass(category, (DeprecationWarning, FutureWarning)):
+            _complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _clean_termination() -> Iterator[None]:
+    """Let a termination clean up as an interruption does; batch systems end jobs with it."""
+
+    def stop(number: int, _: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    from cellucid_lazy import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="cellucid-lazy",
+        description="Viewer-ready outputs of single-cell AnnData atlases, out of core.",
+        epilog="DATA is an .h5ad file, a zarr store, or the URL of one.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(debug=False)
+    _add_debug(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_inspect, _add_export, _add_bytes, _add_demo):
+        _add_debug(add(commands))
+    return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error, and every warning",
+    )
+
+
+def _add_inspect(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(commands, inspect, "show what a dataset offers; reads metadata only")
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_flags(parser, "what is read", (*OPENING, *OFFER))
+    return parser
+
+
+def _add_export(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(commands, export, "write the folder that the viewer opens")
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder; it appears when all is done")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
+        "--select",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="names to export, such as 'obs/*' 'var/CD3*' (default: all)",
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="tell how genes would be read, write nothing"
+    )
+    add_flags(parser, "what is read", (*OPENING, *OFFER))
+    add_flags(parser, "how it is encoded", ENCODING)
+    add_flags(parser, "what the dataset is called", IDENTITY)
+    add_flags(parser, "what the work may use", (*WORK, *SCHEDULING))
+    return parser
+
+
+def _add_bytes(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(commands, write_bytes, "write one output's bytes to standard output")
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("output", metavar="NAME", help="as inspect lists it: points/2d, var/CD3E")
+    add_flags(parser, "what is read", (*OPENING, *OFFER))
+    add_flags(parser, "how it is encoded", ENCODING)
+    add_flags(parser, "what the work may use", (*WORK, *SCHEDULING))
+    return parser
+
+
+def _add_demo(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(commands, demo, "generate a little atlas, export it, and show it")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the export")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    for what, size in (("cells", 3000), ("genes", 2000)):
+        parser.add_argument(
+            f"--{what}",
+            type=positive,
+            default=size,
+            metavar="N",
+            help=f"number of {what} (default: {size})",
+        )
+    return parser
+
+
+def _command(commands: Any, run: Any, purpose: str) -> argparse.ArgumentParser:
+    name = run.__name__.removeprefix("write_")
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=purpose, description=purpose)
+    parser.set_defaults(run=run)
+    return parser

@@ -1,0 +1,61 @@
+"""The documentation is true: its code runs on the demo's atlas, and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from cellucid_lazy.demo import write_demo
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+WITH_CODE = [ROOT / "README.md", ROOT / "docs/api.md"]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code of the fenced blocks of one language, in order."""
+    return [code for found, code in _FENCE.findall(page.read_text()) if found == language]
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_demo(tmp_path_factory.mktemp("docs") / "atlas.h5ad")
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_sessions_run_and_print_what_they_say(
+    page: Path, atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("atlas.h5ad").symlink_to(atlas)
+    session = "\n".join(blocks(page, "pycon"))
+    test = doctest.DocTestParser().get_doctest(session, {}, page.name, str(page), 0)
+    assert test.examples
+    said: list[str] = []
+    results = doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(test, out=said.append)
+    assert results.failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_only_sessions_hold_python(page: Path):
+    assert {language for language, _ in _FENCE.findall(page.read_text())} <= {"pycon", "sh", "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path):
+    # The table of measurements is written by the benchmark.
+    links = set(_LINK.findall(page.read_text())) - {"docs/performance.md", "performance.md"}
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_set_up_takes_one_line_each():
+    commands = [line for code in blocks(ROOT / "README.md", "sh") for line in code.splitlines()]
+    assert sum(line.startswith("python3 -m venv .venv && ") for line in commands) == 1
+    assert sum(line.startswith("python3 -m venv .venv-test && ") for line in commands) == 1

@@ -1,0 +1,35 @@
+"""Every example runs as it is, in a process of its own, without a warning."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+SAYS = {
+    "cluster": "out: 2,023 files",
+    "selected_outputs": "markers: 22 files",
+    "xarray_analysis": "CD4 T cells",
+}
+
+
+def test_every_example_is_known():
+    assert {path.stem for path in EXAMPLES} == set(SAYS)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(path: Path, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert SAYS[path.stem] in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,426 @@
+"""Byte equality with the reference's adapter, in every form an AnnData is stored or held in."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import partial
+
+import anndata
+import dask
+import numpy as np
+import pytest
+from cellucid.anndata_adapter import AnnDataAdapter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cellucid_lazy as cl
+from tests import data, oracle
+from tests.helpers import small_blocks
+
+LIVE = cl.Options(manifest_shape="live")
+# The identity also says where the data come from, which differs by form.
+ORIGIN = ("created_at", "id", "name", "source")
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    small_blocks(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def atlas():
+    return data.atlas()
+
+
+@pytest.fixture(scope="module")
+def expected(atlas):
+    return oracle.reference_outputs(atlas)
+
+
+def outputs_of(source, options=LIVE):
+    """All outputs of anything that opens, by way of to_bytes."""
+    catalogue = cl.outputs(source, options)
+    return catalogue, cl.to_bytes(catalogue, catalogue)
+
+
+def check(source, expected, latent, *, but=ORIGIN):
+    catalogue, found = outputs_of(source)
+    oracle.assert_same_outputs(found, expected)
+    oracle.assert_same_manifests(found, expected, but=but)
+    oracle.assert_right_outliers(catalogue, found, latent)
+    oracle.assert_right_centroids(catalogue, found)
+    return catalogue, found
+
+
+H5AD = {
+    "plain": data.write_h5ad,
+    "gzip": partial(data.write_h5ad, compression="gzip"),
+    "lzf": partial(data.write_h5ad, compression="lzf"),
+    "chunked": data.write_chunked,
+}
+ZARR = {
+    f"v{version} {place}": (partial(data.write_zarr, zarr_format=version), name)
+    for version in (2, 3)
+    for place, name in {"suffix": "a.zarr", "no suffix": "store", "zip": "a.zarr.zip"}.items()
+} | {
+    f"v{version} chunked": (partial(data.write_chunked, zarr_format=version), "a.zarr")
+    for version in (2, 3)
+}
+MATRICES = ("csr", "csc", "dense")
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("form", H5AD)
+def test_h5ad(form, matrix, expected, tmp_path):
+    stored = data.atlas(matrix=matrix)
+    path = H5AD[form](stored, tmp_path / "a.h5ad")
+    check(path, expected, stored.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("form", ZARR)
+def test_zarr(form, matrix, expected, tmp_path):
+    write, name = ZARR[form]
+    stored = data.atlas(matrix=matrix)
+    path = write(stored, tmp_path / name)
+    check(str(path), expected, stored.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("matrix", [*MATRICES, "csr_array", "csc_array", "coo_matrix"])
+def test_in_memory(matrix, expected):
+    adata = data.atlas(matrix=matrix)
+    check(adata, expected, adata.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_output_arrays_hold_what_to_bytes_gives(matrix, expected, tmp_path):
+    path = data.write_chunked(data.atlas(matrix=matrix), tmp_path / "a.h5ad")
+    catalogue, found = outputs_of(path)
+    names = list(catalogue)
+    arrays = [catalogue[name].array for name in names]
+    for name, lazy, values in zip(names, arrays, dask.compute(*arrays), strict=True):
+        assert values.dtype == lazy.dtype == catalogue[name].dtype, name
+        assert values.ndim == lazy.ndim, name
+        known = [(n, m) for n, m in zip(catalogue[name].shape, values.shape, strict=True) if n == n]
+        assert all(n == m for n, m in known), name
+        assert values.tobytes() == found[name], name
+    oracle.assert_same_outputs(found, expected)
+
+
+def test_each_way_of_reading_genes_gives_the_same(expected, tmp_path, monkeypatch):
+    path = data.write_chunked(data.atlas(), tmp_path / "a.h5ad")
+    monkeypatch.setattr("cellucid_lazy.plan._LEAST_BUDGET", 1)
+    catalogue = cl.outputs(path, LIVE)
+    ways = set()
+    for budget in ("20kB", "1GB"):
+        plan = cl.explain(catalogue, memory_budget=budget)
+        ways.add(plan.split(":")[0])
+        found = cl.to_bytes(catalogue, catalogue, memory_budget=budget, scratch=tmp_path)
+        oracle.assert_same_outputs(found, expected)
+    assert ways == {"external", "in memory"}
+    assert [one.name for one in tmp_path.iterdir()] == ["a.h5ad"]
+
+
+def backed(adata, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return anndata.read_h5ad(data.write_h5ad(adata, tmp_path / "a.h5ad"), backed="r")
+
+
+def lazy_h5ad(adata, tmp_path):
+    path = data.write_h5ad(adata, tmp_path / "a.h5ad", compression="gzip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return anndata.experimental.read_lazy(path)
+
+
+def lazy_zarr(adata, tmp_path):
+    path = data.write_zarr(adata, tmp_path / "a.zarr", zarr_format=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return anndata.experimental.read_lazy(path)
+
+
+HELD = {
+    "in memory": lambda adata, tmp_path: adata,
+    "backed": backed,
+    "lazy h5ad": lazy_h5ad,
+    "lazy zarr": lazy_zarr,
+}
+_CHOICE = np.random.default_rng(7)
+UNSORTED_CELLS = _CHOICE.permutation(400)[:230]
+UNSORTED_GENES = np.array([7, 2, 29, 0, 11, 1])
+VIEWS = {
+    "whole": None,
+    "unsorted": (UNSORTED_CELLS, UNSORTED_GENES),
+    "mask": (np.arange(400) % 3 != 1, slice(None)),
+    "slice": (slice(10, 330, 2), slice(3, 20)),
+    "genes": (slice(None), UNSORTED_GENES),
+}
+EXPRESSIONS = {
+    "X": {},
+    "layer of int32": {"layer": "counts"},
+    "layer of float16": {"layer": "half"},
+    "layer by gene": {"layer": "by_gene"},
+    "raw": {"use_raw": True},
+}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("held", HELD)
+def test_held_and_viewed(held, view, expression, atlas, tmp_path):
+    chosen = EXPRESSIONS[expression]
+    adata, whole = HELD[held](atlas, tmp_path), atlas
+    with data.writing():
+        if VIEWS[view] is not None:
+            adata, whole = adata[VIEWS[view]], atlas[VIEWS[view]]
+        equivalent = data.as_expression(whole, **chosen)
+        source = cl.open(adata, **chosen)
+    check(source, oracle.reference_outputs(equivalent), equivalent.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("held", ["in memory", "backed", "lazy h5ad"])
+def test_a_view_of_a_view(held, atlas, tmp_path):
+    adata = HELD[held](atlas, tmp_path)
+    with data.writing():
+        equivalent = atlas[UNSORTED_CELLS, UNSORTED_GENES][5:200:3, ::-1].copy()
+        adata = adata[UNSORTED_CELLS, UNSORTED_GENES][5:200:3, ::-1]
+    check(adata, oracle.reference_outputs(equivalent), equivalent.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint8, np.float32])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_dtypes_of_expression(matrix, dtype, tmp_path):
+    adata = data.atlas(matrix=matrix, dtype=dtype)
+    with data.writing():
+        path = data.write_h5ad(adata, tmp_path / "a.h5ad", compression="gzip")
+    expected = oracle.reference_outputs(adata)
+    check(path, expected, adata.obsm["X_pca"])
+    check(adata, expected, adata.obsm["X_pca"])
+
+
+def test_values_beyond_float32(tmp_path):
+    """Whatever NumPy's cast gives: large values become infinite, large integers are rounded once."""
+    adata = data.atlas(matrix="dense", dtype=np.float64)
+    adata.X[:5, 0] = [1e300, -1e300, np.nan, np.inf, 1e-320]
+    with np.errstate(all="ignore"):
+        expected = oracle.reference_outputs(adata)
+    check(data.write_h5ad(adata, tmp_path / "a.h5ad"), expected, adata.obsm["X_pca"])
+
+
+def test_dataframes_of_encoding_010(tmp_path):
+    adata = data.atlas()
+    path = data.write_dataframe_010(adata, tmp_path / "a.h5ad")
+    del adata.obs["maybe_flag"], adata.obs["maybe_count"], adata.obs["maybe_text"]
+    check(path, oracle.reference_outputs(adata), adata.obsm["X_pca"])
+
+
+def test_no_matrix(tmp_path):
+    adata = data.atlas()
+    del adata.X, adata.raw
+    expected = oracle.reference_outputs(adata)
+    path = data.write_h5ad(adata, tmp_path / "a.h5ad")
+    for source in (adata, path):
+        with pytest.warns(cl.LeftOutWarning, match="no expression matrix; genes are zeros"):
+            check(source, expected, adata.obsm["X_pca"])
+
+
+def test_other_graphs(tmp_path):
+    """Stored by column, as an array class, or dense: the same edges."""
+    for name, convert in {
+        "csc": lambda graph: graph.tocsc(),
+        "dense": lambda graph: graph.toarray(),
+        "csr_array": lambda graph: data.sparse.csr_array(graph),
+    }.items():
+        adata = data.atlas()
+        expected = oracle.reference_outputs(adata)
+        adata.obsp["connectivities"] = convert(adata.obsp["connectivities"])
+        check(data.write_h5ad(adata, tmp_path / f"{name}.h5ad"), expected, adata.obsm["X_pca"])
+        check(adata, expected, adata.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.float16])
+def test_embeddings_of_other_types(dtype, tmp_path):
+    """float64 within 2 ulp of 1 of the reference, which loses digits before it centres."""
+    adata = data.atlas(embedding_dtype=dtype)
+    adata.obsm["velocity_umap_2d"] = adata.obsm["velocity_umap_2d"].astype(np.float64)
+    expected = oracle.reference_outputs(adata)
+    _, found = outputs_of(data.write_h5ad(adata, tmp_path / "a.h5ad"))
+    for name in ("points/1d", "points/2d", "points/3d", "vectors/velocity_umap/2d"):
+        ours, theirs = (np.frombuffer(one[name], np.float32) for one in (found, expected))
+        bound = 2 * np.spacing(np.float32(np.abs(theirs).max()))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
+        if dtype != np.float64 and name.startswith("points"):
+            assert found[name] == expected[name]
+
+
+OPTIONS = {
+    "latent key": {"latent_key": "T_fwd_umap"},
+    "gene id column": {"gene_id_column": "ensembl"},
+    "not normalized": {"normalize_embeddings": False},
+    "centroids": {"centroid_outlier_quantile": 0.7, "centroid_min_points": 3},
+    "name": {"dataset_name": "A name / with ß"},
+    "id": {"dataset_name": "named", "dataset_id": "identified"},
+}
+
+
+@pytest.mark.parametrize("chosen", OPTIONS)
+def test_options(chosen, atlas, tmp_path):
+    options = OPTIONS[chosen]
+    path = data.write_chunked(atlas, tmp_path / "a.h5ad")
+    expected = oracle.reference_outputs(atlas, **options)
+    catalogue, found = outputs_of(path, cl.Options(manifest_shape="live", **options))
+    oracle.assert_same_outputs(found, expected)
+    named = ("created_at", "source") if "dataset_name" in options else ORIGIN
+    oracle.assert_same_manifests(found, expected, but=named)
+    min_points = options.get("centroid_min_points", 10)
+    quantile = options.get("centroid_outlier_quantile", 0.95)
+    latent = atlas.obsm[options.get("latent_key", "X_pca")]
+    oracle.assert_right_outliers(catalogue, found, latent, min_points=min_points)
+    oracle.assert_right_centroids(catalogue, found, quantile=quantile, min_points=min_points)
+
+
+@pytest.mark.parametrize("umap", ["1d", "2d", "3d", "X_umap of 3", "X_umap of 5", "X_umap of 2"])
+def test_choice_of_embeddings(umap, tmp_path):
+    """One embedding alone, and X_umap that stands in, is ignored, or does not fit."""
+    adata = data.atlas(60, 4)
+    kept = f"X_umap_{umap}" if umap.endswith("d") else "X_umap_2d"
+    for key in [key for key in adata.obsm if key.startswith("X_umap") and key != kept]:
+        del adata.obsm[key]
+    if not umap.endswith("d"):
+        width = int(umap[-1])
+        adata.obsm["X_umap"] = np.random.default_rng(1).random((60, width), dtype=np.float32)
+    path = data.write_h5ad(adata, tmp_path / "a.h5ad")
+    with warnings.catch_warnings():
+        if umap.endswith("5"):
+            warnings.simplefilter("ignore", cl.LeftOutWarning)
+        check(path, oracle.reference_outputs(adata), adata.obsm["X_pca"])
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr", "in memory"])
+def test_identity_tells_where_the_data_come_from(form, atlas, tmp_path):
+    if form == "in memory":
+        adapter, source = AnnDataAdapter(atlas), atlas
+    elif form == "h5ad":
+        source = data.write_h5ad(atlas, tmp_path / "some atlas.h5ad")
+        adapter = AnnDataAdapter.from_file(source)
+    else:
+        source = data.write_zarr(atlas, tmp_path / "some atlas.zarr", zarr_format=2)
+        with data.writing():
+            adapter = AnnDataAdapter.from_file(source)
+    expected = oracle.manifests_of(adapter)
+    adapter.close()
+    found = cl.to_bytes(cl.outputs(source, LIVE), ["manifest/identity"])
+    oracle.same_json(
+        json.loads(found["manifest/identity"]),
+        json.loads(expected["identity"]),
+        but=("created_at",),
+    )
+
+
+# Real data
+
+
+def assert_same_pbmc(source, adata, **chosen):
+    """The embedding is stored as float64: what the reference casts first, we cast last."""
+    equivalent = data.as_expression(adata, **chosen)
+    expected = oracle.reference_outputs(equivalent)
+    catalogue, found = outputs_of(source)
+    points = np.frombuffer(found["points/2d"], np.float32)
+    theirs = np.frombuffer(expected["points/2d"], np.float32)
+    np.testing.assert_allclose(points, theirs, rtol=0, atol=2 * np.spacing(np.float32(1)))
+    stored = np.asarray(adata.obsm["X_umap"], np.float64)
+    low, high = stored.min(axis=0), stored.max(axis=0)
+    right = (stored - (low + high) / 2) * (2 / (high - low).max())
+    assert points.tobytes() == right.astype(np.float32).tobytes()
+    for name in ("points/2d", "points/2d/padded"):
+        expected[name] = found[name]
+    oracle.assert_same_outputs(found, expected)
+    oracle.assert_same_manifests(found, expected, but=ORIGIN)
+    oracle.assert_right_outliers(catalogue, found, np.asarray(equivalent.obsm["X_pca"]))
+    oracle.assert_right_centroids(catalogue, found)
+
+
+REAL_FORMS = {
+    "h5ad": lambda adata, folder: data.write_h5ad(adata, folder / "a.h5ad", compression="gzip"),
+    "chunked": lambda adata, folder: data.write_chunked(adata, folder / "a.h5ad"),
+    "zarr v2": lambda adata, folder: data.write_zarr(adata, folder / "store", zarr_format=2),
+    "zarr v3": lambda adata, folder: data.write_zarr(adata, folder / "a.zarr.zip", zarr_format=3),
+    "in memory": lambda adata, folder: adata,
+    "backed": backed,
+    "lazy": lazy_h5ad,
+}
+
+
+@pytest.mark.parametrize("chosen", [{}, {"use_raw": True}], ids=["X", "raw"])
+@pytest.mark.parametrize("form", REAL_FORMS)
+def test_pbmc_in_every_form(form, chosen, pbmc, tmp_path):
+    assert_same_pbmc(cl.open(REAL_FORMS[form](pbmc, tmp_path), **chosen), pbmc, **chosen)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"use_raw": True}], ids=["X", "raw"])
+def test_pbmc_as_shipped(chosen, pbmc_path, pbmc):
+    assert_same_pbmc(cl.open(pbmc_path, **chosen), pbmc, **chosen)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"use_raw": True}], ids=["X", "raw"])
+def test_pbmc_in_the_layout_from_before_anndata_07(chosen, old_pbmc_path, old_pbmc):
+    with pytest.warns(cl.FallbackWarning, match=r"before AnnData 0\.7.*loaded whole"):
+        source = cl.open(old_pbmc_path, **chosen)
+    assert (source.path, source.storage) == (str(old_pbmc_path), "h5ad")
+    assert_same_pbmc(source, old_pbmc, **chosen)
+
+
+# Generated data
+
+LABELS = st.sampled_from(["a", "b", "B", "ä", " ", "x/y", "nan", "", "1"])
+
+
+@st.composite
+def atlases(draw):
+    n_cells, n_genes = draw(st.integers(1, 60)), draw(st.integers(1, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    matrix = draw(st.sampled_from(["csr", "csc", "dense", "csr_array"]))
+    dtype = draw(st.sampled_from([np.float32, np.float64, np.int32, np.uint8]))
+    numbers = st.floats(width=32, allow_subnormal=False)
+    text = draw(st.lists(LABELS, min_size=n_cells, max_size=n_cells))
+    with data.writing():
+        adata = anndata.AnnData(
+            data.expression(rng, n_cells, n_genes, matrix=matrix, dtype=dtype),
+            obs=data.pd.DataFrame(index=[f"c{i}" for i in range(n_cells)]),
+            var=data.pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]),
+        )
+    adata.obs["text"] = text
+    adata.obs["category"] = data.pd.Categorical(
+        draw(st.lists(st.one_of(LABELS, st.none()), min_size=n_cells, max_size=n_cells))
+    )
+    adata.obs["flag"] = rng.random(n_cells) < 0.5
+    adata.obs["number"] = draw(st.lists(numbers, min_size=n_cells, max_size=n_cells))
+    adata.obs["integer"] = rng.integers(-(2**62), 2**62, n_cells)
+    for d in draw(st.sets(st.integers(1, 3), min_size=1)):
+        scale = draw(st.sampled_from([0.0, 1e-3, 1.0, 1e4]))
+        adata.obsm[f"X_umap_{d}d"] = (rng.normal(size=(n_cells, d)) * scale).astype(np.float32)
+        adata.obsm[f"drift_umap_{d}d"] = rng.normal(size=(n_cells, d)).astype(np.float32)
+    adata.obsm["X_pca"] = rng.normal(size=(n_cells, 4)).astype(np.float32)
+    if draw(st.booleans()):
+        adata.obsp["connectivities"] = data.neighbours(rng, n_cells)
+    return adata
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(atlases(), st.sampled_from(["h5ad", "zarr", "memory"]))
+def test_generated(tmp_path_factory, adata, form):
+    folder = tmp_path_factory.mktemp("generated")
+    expected = oracle.reference_outputs(adata)
+    source = adata
+    if form == "h5ad":
+        source = data.write_h5ad(adata, folder / "a.h5ad")
+    if form == "zarr":
+        source = data.write_zarr(adata, folder / "a.zarr", zarr_format=3)
+    check(source, expected, adata.obsm["X_pca"])
