@@ -23,6 +23,15 @@ from cellucid_lazy.cli import build_parser, main
 from cellucid_lazy.demo import write_demo
 
 PROGRAM = [sys.executable, "-m", "cellucid_lazy"]
+EVERY_SETTING = (
+    *("--name", "N", "--id", "I", "--description", "D"),
+    *("--source-name", "S", "--source-url", "U", "--source-citation", "C"),
+    *("--latent-key", "X_pca", "--gene-id-column", "gene_ids", "--no-normalize"),
+    *("--quantize-genes", "8", "--quantize-obs", "16", "--categorical-dtype", "uint16"),
+    *("--obs-keys", "leiden", "score", "--genes", "ENSG00000100000"),
+    *("--centroid-quantile", "0.9", "--centroid-min-points", "5"),
+    *("--memory-budget", "256MB", "--threads", "2"),
+)
 
 
 def run(*words: object, **options) -> subprocess.CompletedProcess[str]:
@@ -38,16 +47,13 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def odd_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An atlas with a column that cannot be shown."""
-    obs = pd.DataFrame({"when": pd.to_datetime(["2020-01-01"] * 20)}, index=map(str, range(20)))
-    obs["size"] = np.arange(20.0)
+    """An atlas with a vector field that cannot be shown."""
     points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     adata = anndata.AnnData(
-        sparse.csr_matrix(np.eye(20, 3, dtype=np.float32)), obs=obs, obsm={"X_umap": points}
+        sparse.csr_matrix(np.eye(20, 3, dtype=np.float32)),
+        obs=pd.DataFrame({"size": np.arange(20.0)}, index=[f"c{number}" for number in range(20)]),
+        obsm={"X_umap": points, "X_pca": points, "drift_umap_2d": np.zeros((20, 3), np.float32)},
     )
-    adata.obs["when"] = adata.obs["when"].astype("int64")
-    adata.obsm["X_pca"] = points
-    adata.obsm["drift_umap_2d"] = np.zeros((20, 3), np.float32)
     path = tmp_path_factory.mktemp("odd") / "odd.h5ad"
     adata.write_h5ad(path)
     return path
@@ -149,12 +155,8 @@ class TestExport:
 
     def test_every_setting_arrives(self, atlas: Path, tmp_path: Path):
         out = tmp_path / "out"
-        words = """--name N --id I --description D --source-name S --source-url U
-            --source-citation C --latent-key X_pca --gene-id-column gene_ids --no-normalize
-            --quantize-genes 8 --quantize-obs 16 --categorical-dtype uint16 --obs-keys leiden score
-            --genes ENSG00000100000 --centroid-quantile 0.9 --centroid-min-points 5
-            --memory-budget 256MB --threads 2""".split()
-        assert main(["export", str(atlas), str(out), *words, "--scratch", str(tmp_path)]) == 0
+        words = [*EVERY_SETTING, "--scratch", str(tmp_path)]
+        assert main(["export", str(atlas), str(out), *words]) == 0
         identity = json.loads((out / "dataset_identity.json").read_text())
         assert [identity[key] for key in ("name", "id", "description")] == ["N", "I", "D"]
         assert identity["source"] == {"name": "S", "url": "U", "citation": "C"}
@@ -176,7 +178,7 @@ class TestExport:
         assert found["points_2d.bin"] == np.asarray(stored, "<f4").tobytes()
 
     def test_every_option_is_a_setting(self):
-        options = {field for field in cl.Options.__dataclass_fields__}
+        options = set(cl.Options.__dataclass_fields__)
         named = {flag.setting for flag in cli_options.SETTINGS}
         assert named == options - {"manifest_shape", "created_at"}
 

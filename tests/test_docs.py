@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+import cellucid_lazy as cl
 from cellucid_lazy.demo import write_demo
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +62,18 @@ def test_set_up_takes_one_line_each():
     commands = [line for code in blocks(ROOT / "README.md", "sh") for line in code.splitlines()]
     assert sum(line.startswith("python3 -m venv .venv && ") for line in commands) == 1
     assert sum(line.startswith("python3 -m venv .venv-test && ") for line in commands) == 1
+
+
+def test_the_reference_knows_every_public_name():
+    page = (ROOT / "docs/api.md").read_text()
+    assert [name for name in cl.__all__ if f"cl.{name}" not in page] == []
+
+
+def test_every_transform_of_the_reference_exists():
+    page = (ROOT / "docs/api.md").read_text()
+    listed = re.findall(r"^\| `(\w+)\.(\w+)\(([^)]*)\)`", page, re.MULTILINE)
+    assert listed
+    for module, name, arguments in listed:
+        function = getattr(importlib.import_module(f"cellucid_lazy.transforms.{module}"), name)
+        named = {argument.split("=")[0].strip() for argument in arguments.split(",")}
+        assert named <= set(inspect.signature(function).parameters), name

@@ -85,7 +85,7 @@ def series_column(key: str, series: pd.Series[Any], token: str) -> Column:
         "category",
         partial(_codes, codes, token),
         labels=partial(_labels, codes),
-        at_most=len(series.cat.categories) if categorical else None,
+        at_most=len(series.cat.categories) if categorical else 2 if kind == "b" else None,
     )
 
 

@@ -260,9 +260,10 @@ def _plain(storage: Storage, key: str, node: Any, place: str) -> Column:
     if storage.is_text(node):
         return Column(key, "category", partial(lazy_array, storage.text_reader(node)))
     real_numbers(np.dtype(node.dtype), place)
-    kind = "category" if np.dtype(node.dtype).kind == "b" else "continuous"
     values = partial(lazy_array, storage.reader(node))
-    return Column(key, "category" if kind == "category" else "continuous", values)
+    if np.dtype(node.dtype).kind == "b":
+        return Column(key, "category", values, at_most=2)
+    return Column(key, "continuous", values)
 
 
 def _categorical(storage: Storage, key: str, codes: Any, categories: Any) -> Column:
@@ -309,10 +310,10 @@ def _nullable(storage: Storage, key: str, group: Any) -> Column:
     text = storage.is_text(node)
     values = storage.text_reader(node) if text else storage.reader(node)
     mask = storage.reader(group["mask"])
-    kind = "category" if text or values.dtype.kind == "b" else "continuous"
-    block: Callable[..., NDArray[Any]] = _missing_number if kind == "continuous" else _missing_label
-    build = partial(_masked, values, mask, block)
-    return Column(key, "continuous" if kind == "continuous" else "category", build)
+    if text or values.dtype.kind == "b":
+        build = partial(_masked, values, mask, _missing_label)
+        return Column(key, "category", build, at_most=None if text else 2)
+    return Column(key, "continuous", partial(_masked, values, mask, _missing_number))
 
 
 def _masked(values: ArrayReader, mask: ArrayReader, block: Callable[..., NDArray[Any]]) -> da.Array:

@@ -19,7 +19,7 @@ from cellucid_lazy.readers.dataset import stored_source
 from cellucid_lazy.source import ArrayReader, Column, Source
 
 _MARKS = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
-# Enough files to notice any rewrite, few enough to look at on every build.
+# Files of a folder that are looked at one by one.
 _MOST_FILES = 1024
 
 
@@ -135,24 +135,28 @@ def _identity(url: str, key: str, metadata: str) -> str:
     if path.is_file():
         digest.update(repr(_status(path)).encode())
     elif (path / key).is_dir():
-        for count, entry in enumerate(_walk(path / key)):
-            if count >= _MOST_FILES:
-                break
-            digest.update(repr((entry, _status(Path(entry)))).encode())
+        for fact in _files(path / key):
+            digest.update(repr(fact).encode())
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Folders first: a chunk written anew changes the time of the folder it lies in."""
-    yield str(folder)
+def _files(folder: Path) -> Iterator[object]:
+    """Tell sizes and times of an array's files, folder by folder.
+
+    A folder's own time changes when a file is put into it, as zarr does to write a chunk anew, so
+    where chunks are too many to look at each, their number and the folder's time have to do.
+    """
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+        found = list(entries)
+    yield folder.name, _status(folder), len(found)
+    if len(found) <= _MOST_FILES:
+        found.sort(key=lambda entry: entry.name)
+        for entry in found:
+            if not entry.is_dir():
+                yield entry.name, _status(Path(entry.path))
     for entry in found:
         if entry.is_dir():
-            yield from _walk(Path(entry.path))
-    for entry in found:
-        if not entry.is_dir():
-            yield entry.path
+            yield from _files(Path(entry.path))
 
 
 def _status(path: Path) -> tuple[int, int]:
