@@ -175,8 +175,25 @@ class Catalogue(Mapping[str, Output]):
         selection = self._selection
         dimensions = selection.dimensions or self._context.everything.dimensions
         fields = tuple(one for one in selection.fields if one[1] in dimensions)
-        context = self._context.replace(replace(self.options, manifest_shape="export"))
+        context = self._context.with_options(replace(self.options, manifest_shape="export"))
         return Catalogue(context, replace(selection, dimensions=dimensions, fields=fields))
+
+    def within(self, budget: int, *, keep: Any = None) -> Catalogue:
+        """The same outputs, built for a budget.
+
+        Parameters
+        ----------
+        budget
+            Bytes; arrays that need two passes and take more than a quarter of it are read twice.
+        keep
+            Where the edges' pieces go instead of memory, as `transforms.edges.edges` takes it.
+
+        Returns
+        -------
+        Catalogue
+            Offers the same names and bytes.
+        """
+        return Catalogue(self._context.within(budget, keep), self._selection, self._chosen)
 
     def usable_obs(self) -> tuple[str, ...]:
         """Columns of obs that can be shown; warns of the others. Labels are read as needed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from cellucid_lazy.catalogue import Catalogue
 from cellucid_lazy.errors import OptionError
@@ -13,6 +15,7 @@ from cellucid_lazy.output import Output
 from cellucid_lazy.plan import Plan
 from cellucid_lazy.sinks.directory import check_target, staged
 from cellucid_lazy.sinks.encode import ToFolder, ToMemory, make_folders
+from cellucid_lazy.sinks.scratch import scratch_folder, store_arrays
 from cellucid_lazy.writing import Writing, gene_groups
 
 
@@ -59,10 +62,11 @@ def to_bytes(
     """
     if isinstance(names, str):
         raise OptionError(f"names={names!r}: give a list of names, such as [{names!r}]")
-    outputs = [catalogue[name] for name in dict.fromkeys(names)]
     target = ToMemory(compression_level(compress))
     writing = Writing(target, budget=memory_budget, scratch=_text(scratch), progress=progress)
-    writing.write(outputs)
+    with _room_for_edges(catalogue, writing.budget, _text(scratch)) as roomy:
+        outputs = [roomy[name] for name in dict.fromkeys(names)]
+        writing.write(outputs)
     return {output.name: writing.files[output.name] for output in outputs}
 
 
@@ -108,16 +112,30 @@ def to_directory(
         For a budget out of range.
     """
     target = check_target(path, overwrite=overwrite)
-    outputs = _viewer_outputs(catalogue)
+    complete = catalogue.for_viewer()
     with staged(target) as staging:
-        make_folders(str(staging), (output.path or "" for output in outputs))
         writing = Writing(
             ToFolder(catalogue.options.compression, str(staging)),
             budget=memory_budget,
             scratch=_text(scratch),
             progress=None if progress else False,
         )
-        writing.write(outputs)
+        with _room_for_edges(complete, writing.budget, _text(scratch)) as roomy:
+            outputs = _viewer_outputs(roomy)
+            make_folders(str(staging), (output.path or "" for output in outputs))
+            writing.write(outputs)
+
+
+@contextmanager
+def _room_for_edges(catalogue: Catalogue, budget: int, scratch: str | None) -> Iterator[Catalogue]:
+    """Let the edges' shuffle use scratch where its pieces would take too much of the budget."""
+    graph = catalogue.source.connectivities
+    needed = 8 * graph.n_stored if graph is not None and catalogue.names("connectivity") else 0
+    if needed <= budget // 4:
+        yield catalogue.within(budget)
+        return
+    with scratch_folder(scratch, needed) as folder:
+        yield catalogue.within(budget, keep=partial(store_arrays, folder=folder))
 
 
 def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> str:
@@ -150,9 +168,8 @@ def gene_plans(catalogue: Catalogue, *, memory_budget: int | str | None = None) 
     ]
 
 
-def _viewer_outputs(catalogue: Catalogue) -> list[Output]:
+def _viewer_outputs(complete: Catalogue) -> list[Output]:
     """All outputs of a folder, manifests last; unusable fields are left out with a warning."""
-    complete = catalogue.for_viewer()
     usable = set(complete.usable_obs())
     _check_names(complete, usable)
     outputs = []

@@ -148,12 +148,15 @@ class Connectivities:
         Shape of the stored matrix.
     blocks
         Builds the row-blocked lazy matrix.
+    n_stored
+        Number of stored values.
     position
         Maps a stored row or column to its cell, -1 for none; None when they are the same.
     """
 
     shape: tuple[int, int]
     blocks: Callable[[], da.Array]
+    n_stored: int
     position: np.ndarray[Any, Any] | None = None
 
 

@@ -54,6 +54,11 @@ class Writing:
         self.files: dict[str, Any] = {}
         self._ranges: dict[str, NDArray[np.float64]] = {}
 
+    @property
+    def budget(self) -> int:
+        """Bytes of memory per process."""
+        return self._surroundings.budget
+
     def write(self, outputs: Sequence[Output]) -> None:
         """Write outputs; manifests come last, from facts found on the way."""
         genes = [output for output in outputs if output.gene is not None]

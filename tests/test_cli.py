@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -34,7 +36,7 @@ EVERY_SETTING = (
 )
 
 
-def run(*words: object, **options) -> subprocess.CompletedProcess[str]:
+def run(*words: object, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run one command with both streams piped."""
     settings = {"capture_output": True, "text": True, "timeout": 120} | options
     return subprocess.run([*PROGRAM, *map(str, words)], **settings)
@@ -74,18 +76,18 @@ def without_time(found: dict[str, bytes]) -> dict[str, object]:
 
 
 class TestInspect:
-    def test_shows_the_catalogue(self, atlas: Path):
+    def test_shows_the_catalogue(self, atlas: Path) -> None:
         done = run("inspect", atlas)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"{cl.outputs(atlas)!r}\n"
 
-    def test_tells_what_is_left_out(self, odd_atlas: Path):
+    def test_tells_what_is_left_out(self, odd_atlas: Path) -> None:
         done = run("inspect", odd_atlas)
         assert (done.returncode, done.stderr) == (0, "")
         _, notes = done.stdout.split("Left out, or worth knowing:\n")
         assert "'drift_umap_2d' is left out" in notes
 
-    def test_describes_for_machines(self, atlas: Path):
+    def test_describes_for_machines(self, atlas: Path) -> None:
         done = run("inspect", atlas, "--json")
         told = json.loads(done.stdout)
         cat = cl.outputs(atlas)
@@ -103,20 +105,22 @@ class TestInspect:
         assert outputs["obs/sample/codes"]["dtype"] is None
         assert outputs["connectivity/src"]["shape"] == [None]
 
-    def test_machines_are_told_what_is_left_out(self, odd_atlas: Path):
+    def test_machines_are_told_what_is_left_out(self, odd_atlas: Path) -> None:
         told = json.loads(run("inspect", odd_atlas, "--json").stdout)
         assert any("drift_umap_2d" in note for note in told["left_out"])
 
-    def test_offers_genes_by_another_column(self, atlas: Path, capsys):
+    def test_offers_genes_by_another_column(
+        self, atlas: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(["inspect", str(atlas), "--gene-id-column", "gene_ids"]) == 0
         assert "ENSG00000100000 ... " in capsys.readouterr().out
 
-    def test_a_reader_may_stop_early(self, atlas: Path):
+    def test_a_reader_may_stop_early(self, atlas: Path) -> None:
         command = f"'{sys.executable}' -m cellucid_lazy inspect '{atlas}' --json | head -c 10"
         done = subprocess.run(command, shell=True, capture_output=True, timeout=60)
         assert done.stderr == b""
 
-    def test_a_closed_pipe_is_no_crash(self, atlas: Path):
+    def test_a_closed_pipe_is_no_crash(self, atlas: Path) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         try:
@@ -127,7 +131,9 @@ class TestInspect:
 
 
 class TestExport:
-    def test_writes_what_the_library_writes_and_says_nothing(self, atlas: Path, tmp_path: Path):
+    def test_writes_what_the_library_writes_and_says_nothing(
+        self, atlas: Path, tmp_path: Path
+    ) -> None:
         done = run("export", atlas, tmp_path / "by_command", "--compression", 6, "--threads", 1)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         cl.to_directory(cl.outputs(atlas, cl.Options(compression=6)), tmp_path / "by_library")
@@ -135,7 +141,7 @@ class TestExport:
             files(tmp_path / "by_library")
         )
 
-    def test_writes_a_choice(self, atlas: Path, tmp_path: Path):
+    def test_writes_a_choice(self, atlas: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         patterns = ["--select", "var/CD3*", "obs/n_*", "--select", "obs/donor/codes"]
         assert main(["export", str(atlas), str(out), *patterns]) == 0
@@ -153,7 +159,7 @@ class TestExport:
             "var_manifest.json",
         ]
 
-    def test_every_setting_arrives(self, atlas: Path, tmp_path: Path):
+    def test_every_setting_arrives(self, atlas: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         words = [*EVERY_SETTING, "--scratch", str(tmp_path)]
         assert main(["export", str(atlas), str(out), *words]) == 0
@@ -177,12 +183,12 @@ class TestExport:
         stored = anndata.read_h5ad(atlas).obsm["X_umap_2d"]
         assert found["points_2d.bin"] == np.asarray(stored, "<f4").tobytes()
 
-    def test_every_option_is_a_setting(self):
+    def test_every_option_is_a_setting(self) -> None:
         options = set(cl.Options.__dataclass_fields__)
         named = {flag.setting for flag in cli_options.SETTINGS}
         assert named == options - {"manifest_shape", "created_at"}
 
-    def test_keeps_an_earlier_export_unless_told(self, atlas: Path, tmp_path: Path):
+    def test_keeps_an_earlier_export_unless_told(self, atlas: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         assert main(["export", str(atlas), str(out)]) == 0
         before = files(out)
@@ -194,13 +200,13 @@ class TestExport:
         assert main(["export", str(atlas), str(out), *replacing]) == 0
         assert "var/CD3D.values.f32" not in files(out)
 
-    def test_explains_and_writes_nothing(self, atlas: Path, tmp_path: Path):
+    def test_explains_and_writes_nothing(self, atlas: Path, tmp_path: Path) -> None:
         done = run("export", atlas, tmp_path / "out", "--explain")
         assert done.returncode == 0
         assert done.stdout == cl.explain(cl.outputs(atlas)) + "\n"
         assert list(tmp_path.iterdir()) == []
 
-    def test_shows_warnings_in_one_line(self, odd_atlas: Path, tmp_path: Path):
+    def test_shows_warnings_in_one_line(self, odd_atlas: Path, tmp_path: Path) -> None:
         done = run("export", odd_atlas, tmp_path / "out")
         assert done.returncode == 0
         lines = done.stderr.splitlines()
@@ -209,17 +215,17 @@ class TestExport:
 
 
 class TestBytes:
-    def test_writes_nothing_but_the_bytes(self, atlas: Path):
+    def test_writes_nothing_but_the_bytes(self, atlas: Path) -> None:
         done = run("bytes", atlas, "points/2d", text=False)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout == cl.to_bytes(cl.outputs(atlas), ["points/2d"])["points/2d"]
 
-    def test_compresses(self, atlas: Path):
+    def test_compresses(self, atlas: Path) -> None:
         done = run("bytes", atlas, "var/CD3E", "--compression", 6, text=False)
         plain = cl.to_bytes(cl.outputs(atlas), ["var/CD3E"])["var/CD3E"]
         assert gzip.decompress(done.stdout) == plain
 
-    def test_refuses_a_terminal(self, atlas: Path):
+    def test_refuses_a_terminal(self, atlas: Path) -> None:
         with terminal() as (far, _):
             done = run(
                 "bytes",
@@ -234,7 +240,7 @@ class TestBytes:
 
 
 class TestDemo:
-    def test_exports_and_tells_what_to_look_at(self, tmp_path: Path):
+    def test_exports_and_tells_what_to_look_at(self, tmp_path: Path) -> None:
         done = run("demo", "demo_out", "--cells", 400, "--genes", 50, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         found = files(tmp_path / "demo_out")
@@ -246,13 +252,15 @@ class TestDemo:
         assert max(map(len, done.stdout.splitlines())) <= 100
         assert list(tmp_path.iterdir()) == [tmp_path / "demo_out"]
 
-    def test_keeps_an_earlier_export_unless_told(self, tmp_path: Path, capsys):
+    def test_keeps_an_earlier_export_unless_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         words = ["demo", str(tmp_path / "out"), "--cells", "100", "--genes", "40"]
         assert main(words) == 0
         assert main(words) == 1
         assert main([*words, "--overwrite"]) == 0
 
-    def test_needs_a_few_cells(self, tmp_path: Path, capsys):
+    def test_needs_a_few_cells(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["demo", str(tmp_path / "out"), "--cells", "3"]) == 2
         assert "more than 15 cells" in capsys.readouterr().err
 
@@ -272,7 +280,7 @@ class TestErrors:
     )
     def test_are_one_line_and_leave_nothing(
         self, words: list[str], code: int, says: str, atlas: Path, tmp_path: Path
-    ):
+    ) -> None:
         done = run(*(str(atlas) if word == "ATLAS" else word for word in words), cwd=tmp_path)
         assert done.returncode == code
         assert done.stderr.startswith("error: ")
@@ -284,21 +292,27 @@ class TestErrors:
         "words",
         [[], ["fly"], ["export", "a.h5ad"], ["export", "a", "b", "--threads", "0"]],
     )
-    def test_misuse_is_told_with_the_usage(self, words: list[str], capsys):
+    def test_misuse_is_told_with_the_usage(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 2
         assert capsys.readouterr().err.startswith("usage: cellucid-lazy")
 
     @pytest.mark.parametrize("words", [["--debug", "inspect", "x"], ["inspect", "x", "--debug"]])
-    def test_debug_shows_the_traceback(self, words: list[str], capsys):
+    def test_debug_shows_the_traceback(
+        self, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert main(words) == 1
         shown = capsys.readouterr().err
         assert "Traceback (most recent call last)" in shown
         assert shown.splitlines()[-1].startswith("error: ")
 
-    def test_the_unexpected_is_one_line_too(self, atlas: Path, capsys, monkeypatch):
-        def fail(*_, **__):
+    def test_the_unexpected_is_one_line_too(
+        self, atlas: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("two\nlines")
 
         monkeypatch.setattr("cellucid_lazy.catalogue.outputs", fail)
@@ -308,7 +322,9 @@ class TestErrors:
         assert shown.count("\n") == 1
 
     @pytest.mark.parametrize("command", ["inspect", "export", "bytes", "demo"])
-    def test_every_command_explains_itself(self, command: str, capsys):
+    def test_every_command_explains_itself(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args([command, "--help"])
         assert ended.value.code == 0
@@ -316,7 +332,7 @@ class TestErrors:
 
 
 class TestTerminal:
-    def test_progress_is_shown_on_a_terminal(self, atlas: Path, tmp_path: Path):
+    def test_progress_is_shown_on_a_terminal(self, atlas: Path, tmp_path: Path) -> None:
         with terminal() as (far, near):
             done = run(
                 "export", atlas, tmp_path / "out", capture_output=False, stdout=-1, stderr=far
@@ -347,7 +363,7 @@ def slow_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_an_interrupted_export_leaves_nothing(
     number: int, code: int, says: str, slow_atlas: Path, atlas: Path, tmp_path: Path
-):
+) -> None:
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()
     assert main(["export", str(atlas), str(out)]) == 0
@@ -364,7 +380,7 @@ def test_an_interrupted_export_leaves_nothing(
     assert files(out) == before
 
 
-def wait_for(condition, *, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come so far"

@@ -35,7 +35,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_sessions_run_and_print_what_they_say(
     page: Path, atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("atlas.h5ad").symlink_to(atlas)
     session = "\n".join(blocks(page, "pycon"))
@@ -47,29 +47,29 @@ def test_sessions_run_and_print_what_they_say(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_only_sessions_hold_python(page: Path):
+def test_only_sessions_hold_python(page: Path) -> None:
     assert {language for language, _ in _FENCE.findall(page.read_text())} <= {"pycon", "sh", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_to_files(page: Path):
+def test_links_lead_to_files(page: Path) -> None:
     # The table of measurements is written by the benchmark.
     links = set(_LINK.findall(page.read_text())) - {"docs/performance.md", "performance.md"}
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_set_up_takes_one_line_each():
+def test_set_up_takes_one_line_each() -> None:
     commands = [line for code in blocks(ROOT / "README.md", "sh") for line in code.splitlines()]
     assert sum(line.startswith("python3 -m venv .venv && ") for line in commands) == 1
     assert sum(line.startswith("python3 -m venv .venv-test && ") for line in commands) == 1
 
 
-def test_the_reference_knows_every_public_name():
+def test_the_reference_knows_every_public_name() -> None:
     page = (ROOT / "docs/api.md").read_text()
     assert [name for name in cl.__all__ if f"cl.{name}" not in page] == []
 
 
-def test_every_transform_of_the_reference_exists():
+def test_every_transform_of_the_reference_exists() -> None:
     page = (ROOT / "docs/api.md").read_text()
     listed = re.findall(r"^\| `(\w+)\.(\w+)\(([^)]*)\)`", page, re.MULTILINE)
     assert listed

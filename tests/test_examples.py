@@ -17,12 +17,12 @@ SAYS = {
 }
 
 
-def test_every_example_is_known():
+def test_every_example_is_known() -> None:
     assert {path.stem for path in EXAMPLES} == set(SAYS)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs(path: Path, tmp_path: Path):
+def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(path)],
         cwd=tmp_path,

@@ -56,7 +56,12 @@ def _edges(context: Context) -> da.Array:
     graph = context.source.connectivities
     if graph is None:
         raise KeyError("connectivity")
-    return transform.edges(graph.blocks(), n_cells=context.source.n_cells, position=graph.position)
+    return transform.edges(
+        graph.blocks(),
+        n_cells=context.source.n_cells,
+        position=graph.position,
+        keep=context.keep,
+    )
 
 
 def _end(context: Context, end: str) -> da.Array:

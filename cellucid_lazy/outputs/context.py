@@ -10,12 +10,16 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
+import dask.array as da
+import numpy as np
+
 from cellucid_lazy.errors import DataError, LeftOutWarning, missing_key
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.options import Options
-from cellucid_lazy.source import Column, Source
+from cellucid_lazy.source import Column, Element, Source
 
 DIMENSIONS = (1, 2, 3)
+KEPT_BYTES = 128 * 2**20
 _LATENT_KEYS = ("scanvi", "scvi", "X_scvi", "X_pca", "harmony", "X_harmony")
 _WITH_DIMENSION = re.compile(r"^(.*)_([123])d$")
 
@@ -63,6 +67,10 @@ class Context:
         obsm key of the latent space, or None.
     memo
         What was found by reading, so that it is found once.
+    keep
+        Where the edges' shuffle puts its pieces, as `transforms.edges.edges` takes it.
+    kept_bytes
+        Up to this size an array that is needed twice is kept rather than read again.
     """
 
     source: Source
@@ -72,6 +80,8 @@ class Context:
     vector_fields: Mapping[str, Mapping[int, str]]
     latent_key: str | None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    keep: Any = None
+    kept_bytes: int = KEPT_BYTES
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Make a thing on first use and keep it: what several outputs share."""
@@ -79,9 +89,21 @@ class Context:
             self.memo[key] = make()
         return self.memo[key]
 
-    def replace(self, options: Options) -> Context:
+    def with_options(self, options: Options) -> Context:
         """The same source under other options; keeps what was found already."""
         return replace(self, options=options)
+
+    def within(self, budget: int, keep: Any) -> Context:
+        """The same outputs for a budget, with the edges' pieces kept elsewhere if ``keep``."""
+        edges = ("edges", "edge counts")
+        memo = {key: value for key, value in self.memo.items() if key not in edges}
+        return replace(self, memo=memo, keep=keep, kept_bytes=min(KEPT_BYTES, budget // 4))
+
+    def read_twice(self, element: Element) -> tuple[da.Array, da.Array]:
+        """An array for two passes: while it is small one array, which dask keeps in between."""
+        size = float(np.prod(element.shape, dtype=float)) * element.dtype.itemsize
+        first = element.array()
+        return first, element.array(again=True) if size > self.kept_bytes else first
 
     @cached_property
     def everything(self) -> Selection:

@@ -17,7 +17,7 @@ from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.output import EXTENSIONS, Output
 from cellucid_lazy.outputs.context import Context, Selection
-from cellucid_lazy.outputs.points import points, second_read
+from cellucid_lazy.outputs.points import points
 from cellucid_lazy.source import Column
 from cellucid_lazy.transforms.categories import (
     MOST_CATEGORIES,
@@ -167,13 +167,13 @@ def outliers(context: Context, key: str) -> da.Array:
     field = category(context, key)
     if context.latent_key is None:
         return da.zeros(context.source.n_cells, chunks=field.codes.chunks, dtype=np.float32)
-    latent = context.source.obsm[context.latent_key]
+    latent, again = context.read_twice(context.source.obsm[context.latent_key])
     return outlier_quantiles(
-        latent.array(),
+        latent,
         field.codes,
         n_categories=len(field.labels),
         min_points=context.options.centroid_min_points,
-        latent_again=second_read(latent),
+        latent_again=again,
     )
 
 

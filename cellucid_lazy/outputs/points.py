@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import cast
 
 import dask.array as da
 import numpy as np
@@ -15,8 +14,6 @@ from cellucid_lazy.source import Element
 from cellucid_lazy.transforms import embeddings
 
 _FLOAT32 = np.dtype(np.float32)
-# Up to this size an array that is needed twice is kept rather than read again.
-_KEPT_BYTES = 128 * 2**20
 
 
 def names(context: Context, selection: Selection) -> Iterable[str]:
@@ -61,9 +58,8 @@ def points(context: Context, dimension: int) -> da.Array:
     element = _element(context, dimension)
     if not context.options.normalize_embeddings:
         return embeddings.cast_embedding(element.array())
-    return embeddings.normalize_embedding(
-        second_read(element), bounds=embeddings.finite_bounds(element.array())
-    )
+    first, again = context.read_twice(element)
+    return embeddings.normalize_embedding(again, bounds=embeddings.finite_bounds(first))
 
 
 def scale(context: Context, dimension: int) -> da.Array | None:
@@ -71,12 +67,6 @@ def scale(context: Context, dimension: int) -> da.Array | None:
     if not context.options.normalize_embeddings:
         return None
     return embeddings.scale_factor(embeddings.finite_bounds(_element(context, dimension).array()))
-
-
-def second_read(element: Element) -> da.Array:
-    """The array for a second pass: the same one while it is small, else read again."""
-    size = float(np.prod(element.shape, dtype=float)) * element.dtype.itemsize
-    return cast("da.Array", element.array(again=size > _KEPT_BYTES))
 
 
 def _element(context: Context, dimension: int) -> Element:

@@ -176,10 +176,10 @@ def _graph(matrix: Any, token: str, name: str) -> Connectivities:
     place = f"{name}: obsp/connectivities"
     if not sparse.issparse(matrix):
         whole = matrix_expression(matrix, token, place)
-        return Connectivities(whole.shape, partial(_row_blocks, whole))
+        return Connectivities(whole.shape, partial(_row_blocks, whole), whole.n_stored)
     reader = sparse_in_memory(matrix.T if matrix.format == "csc" else matrix, token, place)
     cut = major_cut(reader, EDGE_VALUES, balanced=False)
-    return Connectivities(reader.shape, partial(major_array, reader, cut))
+    return Connectivities(reader.shape, partial(major_array, reader, cut), reader.n_stored)
 
 
 def _row_blocks(matrix: Expression) -> da.Array:

@@ -21,8 +21,8 @@ from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.source import ArrayReader, Column, Connectivities, Element, Expression
 from cellucid_lazy.transforms.genes import to_float32
 
-# Rows of neighbours read at a time: about 64 MB of stored entries.
-EDGE_VALUES = 4 * 2**20
+# Stored entries of the neighbour graph that are read at a time.
+EDGE_VALUES = 2 * 2**20
 
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 
@@ -185,7 +185,7 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
     """
     if storage.is_array(node):
         dense = expression(storage, node)
-        return Connectivities(dense.shape, partial(_row_blocks, dense))
+        return Connectivities(dense.shape, partial(_row_blocks, dense), dense.n_stored)
     reader = sparse_reader(storage, node)
     # The transpose has the same edges, so a matrix stored by column is read as its transpose.
     by_row = SparseReader(
@@ -196,9 +196,8 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
         reader.indptr,
         reader.where,
     )
-    return Connectivities(
-        reader.shape, partial(major_array, by_row, major_cut(by_row, EDGE_VALUES, balanced=False))
-    )
+    cut = major_cut(by_row, EDGE_VALUES, balanced=False)
+    return Connectivities(reader.shape, partial(major_array, by_row, cut), reader.n_stored)
 
 
 def _row_blocks(matrix: Expression) -> da.Array:

@@ -198,9 +198,26 @@ def is_zarr(path: Path) -> bool:
     return path.is_file() and path.suffix == ".zip"
 
 
+def _open_group(url: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """Open a group; consolidated metadata that hold a type unknown to this zarr are passed over.
+
+    uns may hold anything, and one array there must not keep the rest from being read.
+    """
+    try:
+        return zarr.open_group(_store(url, options), mode="r")
+    except Exception as problem:
+        try:
+            return zarr.open_group(_store(url, options), mode="r", use_consolidated=False)
+        except Exception:  # the first problem tells more
+            raise DataError(
+                f"{url}: cannot be opened as a zarr store: "
+                f"{type(problem).__name__}: {str(problem)[:300]}"
+            ) from problem
+
+
 def open_column(url: str, frame: str, name: str) -> Column:
     """Describe one column of a dataframe in a local zarr store."""
-    root = zarr.open_group(_store(url, ()), mode="r")
+    root = _open_group(url, ())
     return stored.column(ZarrStorage(url, ()), root[frame], name)
 
 
@@ -229,11 +246,6 @@ def open_zarr(
         When the store cannot be read or holds no AnnData.
     """
     options = _frozen(storage_options or {})
-    try:
-        root = zarr.open_group(_store(url, options), mode="r")
-    except Exception as problem:
-        raise DataError(
-            f"{url}: cannot be opened as a zarr store: {type(problem).__name__}: {problem}"
-        ) from problem
+    root = _open_group(url, options)
     storage = ZarrStorage(url, options)
     return stored_source(storage, root, kind="zarr", path=url, layer=layer, use_raw=use_raw)

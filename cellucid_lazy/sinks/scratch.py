@@ -6,14 +6,15 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
 from dask.utils import format_bytes
+from numpy.typing import NDArray
 
 from cellucid_lazy.errors import ExportError
 from cellucid_lazy.transforms.gene_major import Piece
@@ -76,17 +77,62 @@ def store_piece(piece: Piece, folder: str) -> StoredPiece:
         When the disk is full or the folder is gone.
     """
     path = Path(folder) / f"{uuid.uuid4().hex}.piece"
+    _write_parts(path, (piece.data, piece.rows, piece.indptr))
+    wide = piece.rows.dtype == np.uint32
+    n_genes = len(piece.indptr) - 1
+    return StoredPiece(str(path), len(piece.data), n_genes, wide, piece.first_row, piece.n_rows)
+
+
+def _write_parts(path: Path, parts: Sequence[NDArray[Any]]) -> None:
     try:
         with path.open("wb", buffering=0) as file:
-            for part in (piece.data, piece.rows, piece.indptr):
-                view = memoryview(np.ascontiguousarray(part).data).cast("B")
+            for part in parts:
+                view = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
                 while len(view):
                     view = view[file.write(view) :]
     except OSError as problem:
         raise ExportError(f"{path}: scratch cannot be written: {problem}") from problem
-    wide = piece.rows.dtype == np.uint32
-    n_genes = len(piece.indptr) - 1
-    return StoredPiece(str(path), len(piece.data), n_genes, wide, piece.first_row, piece.n_rows)
+
+
+class StoredArray(NamedTuple):
+    """A 1-D array within a scratch file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    dtype
+        Type of its values.
+    begin, length
+        First byte, and number of values.
+    """
+
+    path: str
+    dtype: np.dtype[Any]
+    begin: int
+    length: int
+
+    def load(self) -> NDArray[Any]:
+        """Read the values."""
+        with open(self.path, "rb", buffering=0) as file:
+            return _read(file.fileno(), self.dtype, self.begin, 0, self.length)
+
+
+def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredArray]:
+    """Write arrays to one scratch file.
+
+    Raises
+    ------
+    ExportError
+        When the disk is full or the folder is gone.
+    """
+    path = Path(folder) / f"{uuid.uuid4().hex}.arrays"
+    _write_parts(path, arrays)
+    stored, begin = [], 0
+    for array in arrays:
+        stored.append(StoredArray(str(path), array.dtype, begin, len(array)))
+        begin += array.nbytes
+    return stored
 
 
 @contextmanager

@@ -7,10 +7,11 @@ then every range merges what the blocks hold for it. The matrix is read once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 from operator import getitem
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from dask.base import tokenize
@@ -19,10 +20,22 @@ from cellucid_lazy.transforms.blocks import as_lazy, from_graph, map_indexed, re
 from cellucid_lazy.transforms.edge_pairs import block_pairs, cut_pairs, edge_dtype, merge_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dask.array as da
     import numpy.typing as npt
 
 __all__ = ["edge_counts", "edge_destinations", "edge_dtype", "edge_sources", "edges"]
+
+
+class Kept(Protocol):
+    """An array that was put elsewhere."""
+
+    def load(self) -> npt.NDArray[Any]:
+        """Bring it back."""
+
+
+Keep = Callable[[list["npt.NDArray[Any]"]], "Sequence[Kept]"]
 
 # Blocks times ranges is the number of small tasks in between; more ranges save little memory.
 MAX_RANGES = 256
@@ -34,6 +47,7 @@ def edges(
     *,
     n_cells: int,
     position: da.Array | npt.NDArray[np.integer[Any]] | None = None,
+    keep: Keep | None = None,
 ) -> da.Array:
     """List the edges of a neighbour graph, each once.
 
@@ -50,6 +64,10 @@ def edges(
         The cell number of each matrix row, shape (n,), negative for rows that are no cell; the
         row's own number by default. A NumPy array becomes part of the graph: pass a lazy one if
         it is long.
+    keep
+        Puts a list of arrays elsewhere, such as on disk, and gives for each an object whose
+        ``load()`` brings it back. Without it the pairs stay in memory between the two steps of
+        the shuffle: about 8 bytes per stored entry.
 
     Returns
     -------
@@ -66,11 +84,11 @@ def edges(
     positions = None if position is None else rechunk(as_lazy(position), -1)
     _check_shapes(connectivities, n_cells, positions)
     token = tokenize(
-        connectivities.name, n_cells, positions if positions is None else positions.name
+        connectivities.name, n_cells, positions if positions is None else positions.name, keep
     )
     # Without cells there are no rows, and dask has one empty block.
     n_ranges = min(len(connectivities.chunks[0]), MAX_RANGES)
-    graph = _shuffle_graph(connectivities, positions, n_cells, n_ranges, token)
+    graph = _shuffle_graph(connectivities, positions, n_cells, n_ranges, token, keep)
     return from_graph(
         f"edges-{token}",
         graph,
@@ -151,12 +169,17 @@ def _check_shapes(connectivities: da.Array, n_cells: int, positions: da.Array | 
 
 
 def _shuffle_graph(
-    connectivities: da.Array, positions: da.Array | None, n_cells: int, n_ranges: int, token: str
+    connectivities: da.Array,
+    positions: da.Array | None,
+    n_cells: int,
+    n_ranges: int,
+    token: str,
+    keep: Keep | None,
 ) -> dict[Any, Any]:
     pairs, piece = f"edge-pairs-{token}", f"edge-piece-{token}"
     position_key = None if positions is None else (positions.name, 0)
-    cut = partial(_cut_block, n_cells=n_cells, n_ranges=n_ranges)
-    merge = partial(merge_pairs, n_cells=n_cells)
+    cut = partial(_cut_block, n_cells=n_cells, n_ranges=n_ranges, keep=keep)
+    merge = partial(merge_pairs if keep is None else _load_and_merge, n_cells=n_cells)
     starts = accumulate(connectivities.chunks[0][:-1], initial=0)
     graph: dict[Any, Any] = {}
     for i, start in enumerate(starts):
@@ -176,9 +199,15 @@ def _cut_block(
     *,
     n_cells: int,
     n_ranges: int,
-) -> list[npt.NDArray[Any]]:
+    keep: Keep | None,
+) -> Sequence[Any]:
     pairs = block_pairs(block, start, position, n_cells=n_cells)
-    return cut_pairs(pairs, n_cells=n_cells, n_ranges=n_ranges)
+    cut = cut_pairs(pairs, n_cells=n_cells, n_ranges=n_ranges)
+    return cut if keep is None else keep(cut)
+
+
+def _load_and_merge(kept: Sequence[Kept], *, n_cells: int) -> npt.NDArray[Any]:
+    return merge_pairs([one.load() for one in kept], n_cells=n_cells)
 
 
 def _edge_column(edge_list: da.Array, column: int) -> da.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.transforms.genes import to_float32
+from cellucid_lazy.transforms.genes import summed_columns, to_float32
 
 # Rows of a piece count from its first cell, so two bytes do for most blocks.
 _SHORT = 2**16
@@ -77,22 +77,11 @@ def piece_of(block: Any, /, *, first_row: int, columns: NDArray[np.intp] | None 
 
 
 def _columns_of(block: Any) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
-    # A matrix stored by gene would be handed through, and must not be changed in place.
-    by_gene = block.tocsc(copy=block.format == "csc")
-    by_gene.sort_indices()
-    if _has_duplicates(by_gene.indices, by_gene.indptr):
-        by_gene.sum_duplicates()
+    by_gene = summed_columns(block)
     data = to_float32(by_gene.data)
     # Densifying adds to zero, which turns a stored -0.0 into 0.0.
     data += np.float32(0)
     return data, by_gene.indices, by_gene.indptr
-
-
-def _has_duplicates(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
-    same = indices[1:] == indices[:-1]
-    borders = indptr[1:-1]
-    same[borders[(borders > 0) & (borders < len(indices))] - 1] = False
-    return bool(same.any())
 
 
 def _stored_of(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:

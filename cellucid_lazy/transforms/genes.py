@@ -132,7 +132,12 @@ def column_facts(columns: NDArray[np.float32], /) -> NDArray[np.float64]:
     high = np.max(columns, axis=0, where=finite, initial=-np.inf).astype(np.float64)
     empty = count == 0
     low[empty] = high[empty] = np.nan
-    return np.stack([low, high, count])
+    return _stacked(low, high, count)
+
+
+def _stacked(*facts: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Whether 0.0 or -0.0 is the minimum of both depends on the blocks: adding 0 leaves 0.0 only.
+    return np.stack(facts) + 0.0
 
 
 def gene_ranges(matrix: da.Array, /, *, rows: da.Array | None = None) -> da.Array:
@@ -192,10 +197,40 @@ def _block_ranges(block: Any, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
         block = block[rows]
     if not sparse.issparse(block):
         return column_facts(to_float32(np.asarray(block)))[:, None, :]
-    columns = block.tocsc()
-    columns.sum_duplicates()
+    columns = summed_columns(block)
     facts = stored_facts(to_float32(columns.data), columns.indptr, n_rows=columns.shape[0])
     return facts[:, None, :]
+
+
+def summed_columns(block: Any, /) -> Any:
+    """Order a sparse block gene after gene, each cell of a gene once.
+
+    Parameters
+    ----------
+    block
+        SciPy sparse; it stays as it is.
+
+    Returns
+    -------
+    scipy.sparse.csc_matrix
+        Sorted, duplicate entries summed in the order they are stored, as SciPy densifies. Its
+        parts are its own.
+    """
+    by_gene = block.tocsc(copy=block.format == "csc")
+    if not by_gene.has_sorted_indices:
+        # SciPy's sort is not stable: duplicates would be summed in another order, to another
+        # float. Turning twice sorts stably, in about the same time.
+        by_gene = by_gene.tocsr().tocsc()
+    if _has_duplicates(by_gene.indices, by_gene.indptr):
+        by_gene.sum_duplicates()
+    return by_gene
+
+
+def _has_duplicates(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
+    same = indices[1:] == indices[:-1]
+    borders = indptr[1:-1]
+    same[borders[(borders > 0) & (borders < len(indices))] - 1] = False
+    return bool(same.any())
 
 
 def stored_facts(
@@ -233,4 +268,4 @@ def stored_facts(
     low[has_zero] = np.minimum(low[has_zero], 0.0)
     high[has_zero] = np.maximum(high[has_zero], 0.0)
     low[count == 0] = high[count == 0] = np.nan
-    return np.stack([low, high, count])
+    return _stacked(low, high, count)

@@ -1,0 +1,188 @@
+"""Planning: integers in, integers out; the budget holds, and what is said is what is done."""
+
+from __future__ import annotations
+
+import dask
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cellucid_lazy import plan as planning
+from cellucid_lazy.errors import OptionError
+from cellucid_lazy.plan import machine_memory, memory_budget, plan_genes, plan_zeros
+
+MB, GB = 2**20, 2**30
+ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000, "itemsize": 4}
+
+
+def planned(**changes):
+    sizes = {
+        **ATLAS,
+        "by_gene": False,
+        "wanted": 20_000,
+        "budget": 512 * MB,
+        "workers": 2,
+        "threads": 2,
+        **changes,
+    }
+    return plan_genes(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        ({}, "external"),
+        ({"wanted": 100}, "in memory"),
+        ({"wanted": 1}, "in memory"),
+        ({"budget": 8 * GB}, "in memory"),
+        ({"budget": 64 * MB, "wanted": 2_000}, "external"),
+        ({"by_gene": True}, "by gene"),
+        ({"by_gene": True, "wanted": 1}, "by gene"),
+        ({"n_stored": 0}, "in memory"),
+    ],
+)
+def test_the_way_follows_from_the_sizes(changes, way):
+    assert planned(**changes).way == way
+
+
+def test_scratch_is_announced_when_it_is_used_and_only_then():
+    assert planned().scratch_bytes == 196_000_000 * 6
+    assert planned(wanted=10_000).scratch_bytes == 98_000_000 * 6
+    assert planned(wanted=1).scratch_bytes == 0
+    assert planned(by_gene=True).scratch_bytes == 0
+
+
+def test_bytes_read_are_the_matrix_or_the_genes_asked_for():
+    assert planned(wanted=1).read_bytes == 196_000_000 * 8
+    assert planned(by_gene=True, wanted=200).read_bytes == 1_960_000 * 8
+
+
+SIZES = st.fixed_dictionaries(
+    {
+        "n_cells": st.integers(1, 10_000_000),
+        "n_genes": st.integers(1, 60_000),
+        "itemsize": st.sampled_from([1, 2, 4, 8]),
+        "by_gene": st.booleans(),
+        "workers": st.integers(1, 32),
+    }
+)
+
+
+@st.composite
+def cases(draw):
+    sizes = draw(SIZES)
+    most = sizes["n_cells"] * sizes["n_genes"]
+    return sizes | {
+        "n_stored": draw(st.integers(0, most)),
+        "wanted": draw(st.integers(1, sizes["n_genes"])),
+        "threads": sizes["workers"] * draw(st.integers(1, 8)),
+    }
+
+
+def columns_of(sizes):
+    """A dense column, its compressed form and a spare per worker: what no plan can do without."""
+    return 3 * 4 * sizes["n_cells"] * sizes["workers"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(sizes=cases(), budget=st.integers(64 * MB, 64 * GB))
+def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budget):
+    plan = plan_genes(**sizes, budget=budget)
+    least = sizes["workers"] * planning._LEAST_VALUES * planning._JOINING
+    assert plan.peak_bytes <= max(budget, columns_of(sizes) + budget // 4 + least)
+    assert 1 <= plan.genes_per_block <= sizes["wanted"]
+    assert plan.block_values >= 1
+    assert min(plan.read_bytes, plan.scratch_bytes, plan.peak_bytes) >= 0
+    # A block of genes, at their mean size, is no more than what was planned for.
+    joined = plan.genes_per_block * sizes["n_stored"] / sizes["n_genes"]
+    assert plan.genes_per_block == 1 or joined <= planning._MOST_VALUES
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes=cases(), small=st.integers(64 * MB, 8 * GB), more=st.integers(0, 64 * GB))
+def test_more_budget_is_never_more_scratch(sizes, small, more):
+    tight, wide = (plan_genes(**sizes, budget=budget) for budget in (small, small + more))
+    assert wide.scratch_bytes <= tight.scratch_bytes
+    if tight.way == wide.way:
+        assert wide.genes_per_block >= tight.genes_per_block or wide.way == "in memory"
+        assert wide.way != "external" or wide.block_values >= tight.block_values
+
+
+@settings(max_examples=200, deadline=None)
+@given(sizes=cases(), budget=st.integers(64 * MB, 64 * GB))
+def test_there_are_tasks_for_every_thread(sizes, budget):
+    plan = plan_genes(**sizes, budget=budget)
+    assume(sizes["wanted"] >= 8 * sizes["threads"])
+    tasks = -(-sizes["wanted"] // plan.genes_per_block)
+    assert tasks >= 4 * sizes["threads"]
+
+
+def test_no_task_per_gene_in_an_atlas():
+    for wanted in (1_000, 20_000):
+        assert wanted / planned(wanted=wanted).genes_per_block <= 250
+
+
+def test_explain_names_the_way_the_reason_and_the_sizes():
+    text = planned().explain()
+    assert text.startswith("external: ")
+    assert "do not fit the budget of 512.00 MiB" in text
+    assert "Reads 1.46 GiB decoded" in text
+    assert "writes 1.10 GiB of scratch" in text
+    assert "of memory" in text
+    assert planned(wanted=1).explain().startswith("in memory: ")
+    assert planned(by_gene=True).explain().startswith("by gene: the matrix is stored by gene")
+
+
+def test_genes_without_a_matrix():
+    plan = plan_zeros(n_cells=1000, wanted=50, workers=2)
+    assert (plan.way, plan.scratch_bytes, plan.read_bytes) == ("zeros", 0, 0)
+    assert 50 / plan.genes_per_block <= 17
+    assert plan_zeros(n_cells=0, wanted=1, workers=8).genes_per_block == 1
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [("1GB", 10**9), ("512 MiB", 512 * MB), (64 * MB, 64 * MB), ("1.5GiB", 3 * GB // 2)],
+)
+def test_budget_as_text_or_bytes(given_, expected):
+    assert memory_budget(given_) == expected
+
+
+@pytest.mark.parametrize("given_", ["much", "", "10 apples", [1], "12MB", 0, -1, 64 * MB - 1])
+def test_what_is_no_budget_is_refused_with_what_was_given(given_):
+    with pytest.raises(OptionError, match="memory_budget=") as caught:
+        memory_budget(given_)
+    assert repr(given_) in str(caught.value)
+
+
+def test_budget_from_dask_configuration():
+    with dask.config.set({"cellucid_lazy.memory-budget": "300MB"}):
+        assert memory_budget() == 300_000_000
+        assert memory_budget("200MB") == 200_000_000
+    with dask.config.set({"cellucid_lazy.memory-budget": "little"}), pytest.raises(OptionError):
+        memory_budget()
+
+
+def test_default_is_a_quarter_of_what_there_is(monkeypatch):
+    with dask.config.set({"cellucid_lazy.memory-budget": None}):
+        assert memory_budget() == max(64 * MB, machine_memory() // 4)
+        monkeypatch.setattr(planning, "machine_memory", lambda: 100 * MB)
+        assert memory_budget() == 64 * MB
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2147483648\n", 2 * GB), ("max\n", None), ("9" * 19, None)]
+)
+def test_a_container_limit_counts_below_the_machine(tmp_path, monkeypatch, text, expected):
+    machine = 10 * GB
+    limit = tmp_path / "memory.max"
+    limit.write_text(text)
+    monkeypatch.setattr(planning.os, "sysconf", lambda name: 4096 if "SIZE" in name else 2621440)
+    monkeypatch.setattr(planning, "Path", lambda _: limit)
+    assert machine_memory() == (machine if expected is None else expected)
+
+
+def test_workers_follow_dask():
+    assert planning.local_workers() == planning.CPU_COUNT
+    with dask.config.set(num_workers=3):
+        assert planning.local_workers() == 3
