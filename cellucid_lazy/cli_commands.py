@@ -18,7 +18,7 @@ from cellucid_lazy.errors import OptionError
 if TYPE_CHECKING:
     from cellucid_lazy.catalogue import Catalogue
 
-DEMO_SETTINGS = {
+DEMO_SETTINGS: dict[str, Any] = {
     "dataset_name": "Demo: blood cells",
     "description": "A generated atlas of blood cells",
     "compression": 6,

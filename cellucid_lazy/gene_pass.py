@@ -78,10 +78,11 @@ class Writer:
         done = []
         for place, (_, path) in enumerate(files):
             low, high = int(block.indptr[place]), int(block.indptr[place + 1])
-            column.fill(background[place])
-            column[block.cells[low:high]] = values[low:high]
-            shown = column
-            if self.cells is not None:
+            if self.cells is None:
+                column.fill(background[place])
+                column[block.cells[low:high]] = values[low:high]
+                shown = column
+            else:
                 shown, facts[:, place] = self._picked(block, low, high)
             done.append(put_whole(self.target, path, shown))
         return Encoded(tuple(name for name, _ in files), facts, tuple(done))

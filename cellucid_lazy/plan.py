@@ -22,6 +22,8 @@ _JOINING = 30
 _PIECE = 6
 # Blocks beyond this size gain no speed.
 _MOST_VALUES = 3 * 2**20
+# A pass that keeps few genes of each block needs no large ones.
+_FILTERED_VALUES = 2**20
 _LEAST_VALUES = 2**14
 _LEAST_BUDGET = 64 * 2**20
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
@@ -111,6 +113,8 @@ def plan_genes(
     in_memory = not by_gene and kept <= free // 3
     room = free - kept if in_memory else free
     block = _within(room // (workers * _TURNING))
+    if in_memory and 2 * wanted < n_genes:
+        block = min(block, _FILTERED_VALUES)
     joined = _within(room // (workers * _JOINING))
     per_gene = max(1.0, n_stored / max(1, n_genes))
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
@@ -171,7 +175,7 @@ def memory_budget(given: int | str | None = None) -> int:
         return max(_LEAST_BUDGET, machine_memory() // 4)
     try:
         size = int(parse_bytes(chosen))
-    except (ValueError, TypeError) as problem:
+    except (ValueError, TypeError, AttributeError, OverflowError) as problem:
         raise OptionError(f"memory_budget={chosen!r}: a size is needed, such as '1GB'") from problem
     if size < _LEAST_BUDGET:
         raise OptionError(

@@ -57,8 +57,12 @@ def atlas(
     matrix: str = "csr",
     dtype: Any = np.float32,
     embedding_dtype: Any = np.float32,
+    slim: bool = False,
 ) -> AnnData:
-    """An atlas with every kind of thing that the outputs know; storable in every format."""
+    """An atlas with every kind of thing that the outputs know, or when slim a few of them.
+
+    Storable in every format. Equal seeds give equal values, however the matrix is held.
+    """
     rng = np.random.default_rng(seed)
     names = [f"cell{i}" for i in range(n_cells)]
     genes = [f"GENE{i}" for i in range(n_genes)]
@@ -94,6 +98,10 @@ def atlas(
         more = pd.DataFrame(index=[*genes, "RAW1", "RAW2"])
         whole = expression(rng, n_cells, n_genes + 2, matrix="csr", dtype=np.float32)
         adata.raw = anndata.AnnData(whole, obs=pd.DataFrame(index=names), var=more)
+    if slim:
+        adata.obs = adata.obs[["cell type", "sample", "score", "maybe_flag"]]
+        for key in ("X_umap_1d", "X_umap_3d", "T_fwd_umap"):
+            del adata.obsm[key]
     return adata
 
 

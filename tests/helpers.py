@@ -36,21 +36,22 @@ def compute(array: da.Array) -> Any:
     return array.compute(scheduler="synchronous")
 
 
-_SIZES = {
-    "readers.expression": {"BLOCK_VALUES": 300},
-    "readers.stored": {"EDGE_VALUES": 300},
-    "readers.in_memory": {"EDGE_VALUES": 300},
-    "outputs.var_manifest": {"_BLOCK_VALUES": 300},
-    "plan": {"_LEAST_VALUES": 100, "_MOST_VALUES": 400},
-}
+_SIZES = (
+    ("readers.expression", "BLOCK_VALUES"),
+    ("readers.stored", "EDGE_VALUES"),
+    ("readers.in_memory", "EDGE_VALUES"),
+    ("outputs.var_manifest", "_BLOCK_VALUES"),
+    ("plan", "_LEAST_VALUES"),
+    ("plan", "_MOST_VALUES"),
+)
 
 
-def small_blocks(monkeypatch: Any) -> None:
-    """Many blocks and pieces from few cells, for the duration of a test."""
+def small_blocks(monkeypatch: Any, values: int = 500) -> None:
+    """Blocks of about so many values, for the duration of a test: several of all that is read."""
     lazy = importlib.import_module("cellucid_lazy.readers.lazy_array")
-    monkeypatch.setitem(lazy.rows_per_block.__kwdefaults__, "block_bytes", 512)
-    for name, sizes in _SIZES.items():
+    monkeypatch.setitem(lazy.rows_per_block.__kwdefaults__, "block_bytes", 2 * values)
+    for name, constant in _SIZES:
         # By module, because cellucid_lazy.outputs is also the name of a function.
         module = importlib.import_module(f"cellucid_lazy.{name}")
-        for constant, size in sizes.items():
-            monkeypatch.setattr(module, constant, size)
+        assert hasattr(module, constant)
+        monkeypatch.setattr(module, constant, values)

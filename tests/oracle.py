@@ -55,7 +55,7 @@ def manifests_of(adapter: AnnDataAdapter) -> dict[str, bytes]:
 
 def assert_same_outputs(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
     """Every output of the reference, byte for byte; outliers and manifests are compared apart."""
-    assert set(found) == set(expected)
+    assert set(found) == set(expected), set(found) ^ set(expected)
     different = [
         name
         for name, octets in expected.items()
@@ -63,7 +63,7 @@ def assert_same_outputs(found: dict[str, bytes], expected: dict[str, bytes]) -> 
         and not name.endswith("/outliers")
         and found[name] != octets
     ]
-    assert different == []
+    assert different == [], different
 
 
 def assert_same_manifests(
@@ -88,20 +88,20 @@ def strict_json(octets: bytes) -> Any:
 
 def same_json(found: Any, expected: Any, *, but: tuple[str, ...] = (), where: str = "") -> None:
     """Equal JSON; centroids' positions to float32 tolerance, because the reference sums so."""
-    assert type(found) is type(expected), where
+    assert type(found) is type(expected), (where, found, expected)
     if isinstance(expected, dict):
-        assert set(found) - set(but) == set(expected) - set(but), where
+        assert set(found) - set(but) == set(expected) - set(but), (where, set(found) ^ set(expected))
         for key in set(expected) - set(but):
             if key == "position":
                 np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=2e-6)
             else:
                 same_json(found[key], expected[key], but=but, where=f"{where}/{key}")
     elif isinstance(expected, list):
-        assert len(found) == len(expected), where
+        assert len(found) == len(expected), (where, found, expected)
         for place, (one, other) in enumerate(zip(found, expected, strict=True)):
             same_json(one, other, but=but, where=f"{where}/{place}")
     else:
-        assert found == expected, where
+        assert found == expected, (where, found, expected)
 
 
 def assert_right_outliers(

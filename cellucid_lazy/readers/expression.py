@@ -18,8 +18,8 @@ from cellucid_lazy.readers.sparse_array import MajorBlocks, SparseReader
 from cellucid_lazy.source import ArrayReader, Expression, PieceSource
 from cellucid_lazy.transforms.genes import gene_columns, to_float32
 
-# Stored values of one block: 16 MB of float32 values and int32 indices.
-BLOCK_VALUES = 2 * 2**20
+# Stored values of one block: 8 MB of float32 values and int32 indices.
+BLOCK_VALUES = 2**20
 # Bytes of one dense block of columns read from a matrix stored by gene.
 DENSE_BYTES = 64 * 2**20
 
@@ -192,7 +192,6 @@ def major_array(reader: SparseReader, cut: tuple[int, ...]) -> da.Array:
     """
     by_row = reader.layout == "csr"
     kind = sparse.csr_matrix if by_row else sparse.csc_matrix
-    meta_dtype = np.float32 if reader.dtype == np.float16 else reader.dtype
     return da.from_array(
         MajorBlocks(reader),
         chunks=(cut, reader.shape[1]) if by_row else (reader.shape[0], cut),
@@ -200,7 +199,7 @@ def major_array(reader: SparseReader, cut: tuple[int, ...]) -> da.Array:
         asarray=False,
         fancy=False,
         inline_array=not isinstance(reader.data, MemoryArray),
-        meta=kind((0, 0), dtype=meta_dtype),
+        meta=kind((0, 0), dtype=reader.dtype),
     )
 
 

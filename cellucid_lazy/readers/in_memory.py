@@ -65,10 +65,12 @@ def open_anndata(
         When the layer, or raw, is not there.
     """
     if adata.is_view and (adata._adata_ref.isbacked or _is_lazy(adata._adata_ref)):
+        from anndata import settings
+
         whole = open_anndata(adata._adata_ref, layer=layer, use_raw=use_raw)
         cells = positions(adata._oidx, whole.n_cells)
         genes = None if use_raw else positions(adata._vidx, whole.n_genes)
-        return subset(whole, cells, genes)
+        return subset(whole, cells, genes, prune=settings.remove_unused_categories)
     if _is_lazy(adata):
         from cellucid_lazy.readers.from_read_lazy import behind
 

@@ -74,8 +74,9 @@ class SparseReader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return self.data.dtype
+        """Type of the values that ``major`` returns; SciPy has no float16, so that is widened."""
+        stored = self.data.dtype
+        return np.dtype(np.float32) if stored == np.float16 else stored
 
     @property
     def token(self) -> str:
@@ -109,13 +110,13 @@ class SparseReader:
         Returns
         -------
         scipy.sparse.csr_matrix or csc_matrix
-            The slice, in the stored dtype; indices as stored, sorted or not.
+            The slice, of ``dtype``; indices as stored, sorted or not.
         """
         pointers = self.pointers(start, stop)
         low, high = int(pointers[0]), int(pointers[-1])
         indices = self.indices.read(slice(low, high))
         self._check_indices(indices, start, stop)
-        data = self.data.read(slice(low, high))
+        data = self.data.read(slice(low, high)).astype(self.dtype, copy=False)
         return self._matrix(data, indices, pointers - low)
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import dask.array as da
@@ -26,7 +26,11 @@ def positions(index: Any, length: int) -> NDArray[np.intp] | None:
 
 
 def subset(
-    source: Source, cells: NDArray[np.intp] | None, genes: NDArray[np.intp] | None
+    source: Source,
+    cells: NDArray[np.intp] | None,
+    genes: NDArray[np.intp] | None,
+    *,
+    prune: bool = True,
 ) -> Source:
     """Restrict a source to chosen cells and genes.
 
@@ -36,6 +40,9 @@ def subset(
         The whole dataset.
     cells, genes
         Positions, in the order wanted; None for all.
+    prune
+        Whether categories without a chosen cell go, as in anndata's views. Their codes are then
+        read when the labels are asked for.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.transforms.genes import summed_columns, to_float32
+from cellucid_lazy.transforms.genes import one_column, summed_columns, to_float32
 
 # Rows of a piece count from its first cell, so two bytes do for most blocks.
 _SHORT = 2**16
@@ -66,7 +66,10 @@ def piece_of(block: Any, /, *, first_row: int, columns: NDArray[np.intp] | None 
         Zeros of a dense block are not stored, unless negative: their sign is kept.
     """
     if sparse.issparse(block):
-        chosen = block if columns is None else block[:, columns]
+        if columns is not None and len(columns) == 1 and block.format == "csr":
+            chosen = sparse.csc_array(one_column(block, int(columns[0]))[:, None])
+        else:
+            chosen = block if columns is None else block[:, columns]
         data, rows, indptr = _columns_of(chosen)
     else:
         dense = np.asarray(block)

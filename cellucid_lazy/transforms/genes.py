@@ -50,13 +50,26 @@ def pick_columns(block: Any, columns: NDArray[np.intp], /) -> NDArray[np.float32
     """
     if sparse.issparse(block):
         if len(columns) == 1 and block.format == "csr":
-            return to_float32(_one_column(block, int(columns[0])))[:, None]
+            return to_float32(one_column(block, int(columns[0])))[:, None]
         return to_float32(block[:, columns].toarray())
     return to_float32(np.asarray(block)[:, columns])
 
 
-def _one_column(block: Any, column: int) -> NDArray[Any]:
-    """Find the entries of one column; a comparison per stored value is all it takes."""
+def one_column(block: Any, column: int) -> NDArray[Any]:
+    """Take one column of a CSR block; a comparison per stored value is all it takes.
+
+    Parameters
+    ----------
+    block
+        CSR (rows, genes), sorted or not.
+    column
+        Position of the gene.
+
+    Returns
+    -------
+    numpy.ndarray
+        (rows,) in the block's dtype, duplicate entries summed.
+    """
     places = np.flatnonzero(block.indices == column)
     rows = np.searchsorted(block.indptr, places, side="right") - 1
     values = np.zeros(block.shape[0], dtype=block.dtype)
