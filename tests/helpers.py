@@ -50,6 +50,8 @@ def small_blocks(monkeypatch: Any, values: int = 500) -> None:
     """Blocks of about so many values, for the duration of a test: several of all that is read."""
     lazy = importlib.import_module("cellucid_lazy.readers.lazy_array")
     monkeypatch.setitem(lazy.rows_per_block.__kwdefaults__, "block_bytes", 2 * values)
+    totals = importlib.import_module("cellucid_lazy.transforms.group_totals")
+    monkeypatch.setattr(totals, "group_rows", lambda n_columns: max(1, values // 5))
     for name, constant in _SIZES:
         # By module, because cellucid_lazy.outputs is also the name of a function.
         module = importlib.import_module(f"cellucid_lazy.{name}")

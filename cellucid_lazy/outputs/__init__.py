@@ -7,7 +7,8 @@ from typing import Protocol
 
 from cellucid_lazy.output import Output
 from cellucid_lazy.outputs import connectivity, genes, manifests, obs, points, vectors
-from cellucid_lazy.outputs.context import Context, Selection, resolve
+from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.outputs.resolve import resolve
 
 __all__ = ["KINDS", "Context", "Kind", "Selection", "resolve"]
 

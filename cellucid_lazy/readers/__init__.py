@@ -93,9 +93,13 @@ def _open_path(
     local = Path(path).expanduser().absolute()
     if not local.exists():
         raise MissingFileError(f"{local}: no such file or folder")
-    from cellucid_lazy.readers.h5ad import is_hdf5, open_h5ad
+    from cellucid_lazy.readers.h5ad import has_old_layout, is_hdf5, open_h5ad
 
     if is_hdf5(local):
+        if has_old_layout(local):
+            from cellucid_lazy.readers.old_layout import open_old_layout
+
+            return open_old_layout(local, layer=layer, use_raw=use_raw)
         return open_h5ad(local, layer=layer, use_raw=use_raw)
     from cellucid_lazy.readers.zarr_store import is_zarr, open_zarr
 

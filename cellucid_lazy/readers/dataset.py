@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 from cellucid_lazy.errors import DataError, missing_key
-from cellucid_lazy.readers import stored
+from cellucid_lazy.readers import stored, stored_frame
 from cellucid_lazy.readers.stored import Storage
 from cellucid_lazy.source import Column, Connectivities, Element, Expression, Source
 
@@ -54,9 +54,9 @@ def stored_source(
         if part not in root or storage.is_array(root[part]):
             raise DataError(f"{path}: no group {part!r}; is this an AnnData file?")
     left_out: list[str] = []
-    n_cells = stored.frame_length(storage, root["obs"])
+    n_cells = stored_frame.frame_length(storage, root["obs"])
     matrix_node, var = expression_nodes(root, layer=layer, use_raw=use_raw, name=path)
-    n_genes = stored.frame_length(storage, var)
+    n_genes = stored_frame.frame_length(storage, var)
     matrix = None if matrix_node is None else stored.expression(storage, matrix_node)
     check_expression(matrix, n_cells, n_genes, path)
     return Source(
@@ -70,7 +70,7 @@ def stored_source(
         obsm=_elements(storage, root, left_out),
         expression=matrix,
         connectivities=_graph(storage, root, n_cells, left_out),
-        var_keys=stored.frame_keys(var),
+        var_keys=stored_frame.frame_keys(var),
         read_gene_ids=gene_id_reader(storage, var, path),
         left_out=tuple(left_out),
     )
@@ -138,9 +138,9 @@ def check_expression(matrix: Expression | None, n_cells: int, n_genes: int, name
 
 def _columns(storage: Storage, obs: Any, n_cells: int, left_out: list[str]) -> dict[str, Column]:
     columns = {}
-    for key in stored.frame_keys(obs):
+    for key in stored_frame.frame_keys(obs):
         try:
-            column = stored.column(storage, obs, key)
+            column = stored_frame.column(storage, obs, key)
         except (DataError, KeyError, TypeError, ValueError, OSError) as problem:
             left_out.append(f"obs column {key!r} is left out: {problem}")
             continue
@@ -195,7 +195,7 @@ def gene_id_reader(storage: Storage, var: Any, name: str) -> Callable[[str], lis
     Callable
         ``read("index")`` or ``read(column)`` gives n_genes strings; remembers them.
     """
-    keys = stored.frame_keys(var)
+    keys = stored_frame.frame_keys(var)
     index = str(stored.attribute(var, "_index") or "_index")
     readers: dict[str, Callable[[], Sequence[object]]] = {}
     for key in (index, *keys):
@@ -209,9 +209,11 @@ def gene_id_reader(storage: Storage, var: Any, name: str) -> Callable[[str], lis
 def _strings(storage: Storage, var: Any, key: str) -> Callable[[], Sequence[object]]:
     node = var[key]
     if storage.is_array(node) or "values" in node:
-        return stored.labels_reader(storage, node)
+        return stored_frame.labels_reader(storage, node)
     return partial(
-        _by_code, storage.reader(node["codes"]), stored.labels_reader(storage, node["categories"])
+        _by_code,
+        storage.reader(node["codes"]),
+        stored_frame.labels_reader(storage, node["categories"]),
     )
 
 

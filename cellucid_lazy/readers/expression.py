@@ -10,11 +10,11 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
-from scipy import sparse
 
 from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.readers.memory_array import MemoryArray
-from cellucid_lazy.readers.sparse_array import MajorBlocks, SparseReader
+from cellucid_lazy.readers.sparse_array import SparseReader
+from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
 from cellucid_lazy.source import ArrayReader, Expression, PieceSource
 from cellucid_lazy.transforms.genes import gene_columns, to_float32
 
@@ -141,66 +141,6 @@ class GeneSlices:
     def _gap(self, last: int, gene: int) -> int:
         pointers = self.reader.pointers(last, gene + 1)
         return int(pointers[-2] - pointers[1])
-
-
-def major_cut(reader: SparseReader, stored_values: int, *, balanced: bool) -> tuple[int, ...]:
-    """Cut the stored axis of a sparse matrix into blocks of about equal size.
-
-    Parameters
-    ----------
-    reader
-        The stored matrix.
-    stored_values
-        Values aimed at per block.
-    balanced
-        Whether to read where rows (or columns) begin, so that blocks are equal whatever their
-        depth. Without it nothing is read, and a block may exceed the aim as far as its rows
-        exceed the mean.
-
-    Returns
-    -------
-    tuple of int
-        Rows (CSR) or columns (CSC) of each block.
-    """
-    n_major = reader.n_major
-    n_blocks = -(-reader.n_stored // max(1, stored_values))
-    if balanced and n_blocks > 1:
-        begins = reader.pointers(0, n_major)
-        wanted = np.arange(1, n_blocks) * stored_values
-        borders = np.unique(np.searchsorted(begins, wanted, side="right") - 1)
-        borders = borders[(borders > 0) & (borders < n_major)]
-        return tuple(np.diff(np.concatenate([[0], borders, [n_major]])).tolist())
-    step = max(1, min(n_major, n_major * stored_values // max(1, reader.n_stored)))
-    whole, rest = divmod(n_major, step)
-    return (step,) * whole + ((rest,) if rest or not whole else ())
-
-
-def major_array(reader: SparseReader, cut: tuple[int, ...]) -> da.Array:
-    """Build the lazy blocks of a stored sparse matrix along the axis it is stored by.
-
-    Parameters
-    ----------
-    reader
-        The stored matrix.
-    cut
-        Rows (CSR) or columns (CSC) of each block.
-
-    Returns
-    -------
-    dask.array.Array
-        Blocks are SciPy CSR or CSC matrices.
-    """
-    by_row = reader.layout == "csr"
-    kind = sparse.csr_matrix if by_row else sparse.csc_matrix
-    return da.from_array(
-        MajorBlocks(reader),
-        chunks=(cut, reader.shape[1]) if by_row else (reader.shape[0], cut),
-        name=f"read-{reader.token}-{tokenize(cut)}",
-        asarray=False,
-        fancy=False,
-        inline_array=not isinstance(reader.data, MemoryArray),
-        meta=kind((0, 0), dtype=reader.dtype),
-    )
 
 
 def stored_sparse(reader: SparseReader) -> Expression:

@@ -19,7 +19,7 @@ from cellucid_lazy.transforms.genes import to_float32
 
 
 def frame_columns(frame: Any, token: str, left_out: list[str]) -> dict[str, Column]:
-    """Describe the columns of a dataframe, or of anndata's lazy stand-in for one.
+    """Describe the columns of a dataframe.
 
     Parameters
     ----------
@@ -35,10 +35,6 @@ def frame_columns(frame: Any, token: str, left_out: list[str]) -> dict[str, Colu
     dict
         Columns by key, in order.
     """
-    if not isinstance(frame, pd.DataFrame):
-        from cellucid_lazy.readers.from_read_lazy import lazy_columns
-
-        return lazy_columns(frame, token, left_out)
     columns: dict[str, Column] = {}
     for place, key in enumerate(map(str, frame.columns)):
         try:

@@ -144,7 +144,7 @@ def _stored_column(key: str, column: Any) -> Column | None:
     """Find where a categorical or nullable column lies in its file, and which cells it takes."""
     lazy = column.variable._data
     base, name = (column.attrs.get(one) for one in ("base_path_or_zarr_group", "elem_name"))
-    indexer = getattr(getattr(lazy, "key", None), "tuple", ())
+    indexer: tuple[Any, ...] = getattr(getattr(lazy, "key", None), "tuple", ())
     if base is None or name is None or len(indexer) != 1 or not hasattr(lazy.array, "elem_name"):
         return None
     path = _file_of(base)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from cellucid_lazy.errors import DataError, FallbackWarning
-from cellucid_lazy.readers import stored
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers import stored, stored_frame
 from cellucid_lazy.readers.dataset import stored_source
 from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
 from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
@@ -78,13 +77,11 @@ def open_h5ad(path: Path, *, layer: str | None, use_raw: bool) -> Source:
     storage = Hdf5Storage(str(path), identity_of(path))
     try:
         with h5py.File(path, "r") as root:
-            if not is_old_layout(root):
-                return stored_source(
-                    storage, root, kind="h5ad", path=str(path), layer=layer, use_raw=use_raw
-                )
+            return stored_source(
+                storage, root, kind="h5ad", path=str(path), layer=layer, use_raw=use_raw
+            )
     except OSError as problem:
         raise DataError(f"{path}: cannot be read as HDF5: {problem}") from problem
-    return _open_old_layout(path, layer=layer, use_raw=use_raw)
 
 
 def backed_expression(path: Path | str, *, use_raw: bool) -> Expression | None:
@@ -113,30 +110,20 @@ def open_column(path: Path, frame: str, name: str) -> Column:
     """Describe one column of a dataframe in an HDF5 file."""
     storage = Hdf5Storage(str(path), identity_of(path))
     with h5py.File(path, "r") as root:
-        return stored.column(storage, root[frame], name)
+        return stored_frame.column(storage, root[frame], name)
 
 
-def is_old_layout(root: Any) -> bool:
-    """Whether obs is one compound dataset, as before AnnData 0.7."""
-    obs = root.get("obs")
-    return isinstance(obs, h5py.Dataset) and obs.dtype.names is not None
+def has_old_layout(path: Path) -> bool:
+    """Whether obs is one compound dataset, as before AnnData 0.7.
 
-
-def _open_old_layout(path: Path, *, layer: str | None, use_raw: bool) -> Source:
-    import anndata
-
-    from cellucid_lazy.readers.in_memory import open_anndata
-
-    warnings.warn(
-        f"{path}: this h5ad has the layout from before AnnData 0.7, which must be loaded whole; "
-        "write it again with a current anndata to read it lazily",
-        FallbackWarning,
-        stacklevel=5,
-    )
+    Raises
+    ------
+    DataError
+        When the file cannot be read.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            adata = anndata.read_h5ad(path)
-    except Exception as problem:
-        raise DataError(f"{path}: cannot be read as an old h5ad: {problem}") from problem
-    return open_anndata(adata, layer=layer, use_raw=use_raw, path=str(path))
+        with h5py.File(path, "r") as root:
+            obs = root.get("obs")
+            return isinstance(obs, h5py.Dataset) and obs.dtype.names is not None
+    except OSError as problem:
+        raise DataError(f"{path}: cannot be read as HDF5: {problem}") from problem

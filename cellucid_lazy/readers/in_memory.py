@@ -19,20 +19,15 @@ from cellucid_lazy.readers.dataset import (
     check_connectivities,
     check_expression,
 )
-from cellucid_lazy.readers.expression import (
-    dask_expression,
-    major_array,
-    major_cut,
-    stored_dense,
-    stored_sparse,
-)
+from cellucid_lazy.readers.expression import dask_expression, stored_dense, stored_sparse
 from cellucid_lazy.readers.frame import frame_columns
 from cellucid_lazy.readers.lazy_array import element_of, element_of_dask
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.readers.sparse_array import SparseReader
+from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
 from cellucid_lazy.readers.stored import EDGE_VALUES, real_numbers
 from cellucid_lazy.readers.subset import positions, subset
-from cellucid_lazy.source import Connectivities, Element, Expression, Source
+from cellucid_lazy.source import Column, Connectivities, Element, Expression, Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -104,7 +99,7 @@ def _describe(adata: AnnData, *, layer: str | None, use_raw: bool, path: str | N
         is_backed=bool(adata.isbacked),
         n_cells=adata.n_obs,
         n_genes=n_genes,
-        obs=frame_columns(adata.obs, token, left_out),
+        obs=_columns(adata, token, left_out),
         obsm=_elements(adata.obsm, token, left_out),
         expression=matrix,
         connectivities=graph,
@@ -186,6 +181,14 @@ def _graph(matrix: Any, token: str, name: str) -> Connectivities:
 
 def _row_blocks(matrix: Expression) -> da.Array:
     return matrix.pieces(EDGE_VALUES).blocks
+
+
+def _columns(adata: AnnData, token: str, left_out: list[str]) -> dict[str, Column]:
+    if _is_lazy(adata):
+        from cellucid_lazy.readers.from_read_lazy import lazy_columns
+
+        return lazy_columns(adata.obs, token, left_out)
+    return frame_columns(adata.obs, token, left_out)
 
 
 def _elements(obsm: Mapping[str, Any], token: str, left_out: list[str]) -> dict[str, Element]:

@@ -59,11 +59,12 @@ def subset(
     expression = source.expression
     if expression is not None:
         expression = SubsetExpression(expression, cells, genes)
+    taken = {key: take_cells(column, cells) for key, column in source.obs.items()}
     return replace(
         source,
         n_cells=source.n_cells if cells is None else len(cells),
         n_genes=source.n_genes if genes is None else len(genes),
-        obs={key: take_cells(column, cells) for key, column in source.obs.items()},
+        obs={key: _pruned(column) if prune else column for key, column in taken.items()},
         obsm={key: _element(element, cells) for key, element in source.obsm.items()},
         expression=expression,
         connectivities=_graph(source.connectivities, source.n_cells, cells),
@@ -74,6 +75,43 @@ def subset(
 def take_cells(column: Column, cells: NDArray[np.intp] | None) -> Column:
     """Restrict a column to chosen cells; None for all."""
     return column if cells is None else replace(column, values=partial(_take, column.values, cells))
+
+
+def _pruned(column: Column) -> Column:
+    """Drop categories that no cell has; codes are read when the labels are asked for."""
+    if column.labels is None:
+        return column
+    used = cache(partial(_used_codes, column.values))
+    return replace(
+        column,
+        values=partial(_renumbered, column.values, used),
+        labels=partial(_used_labels, column.labels, used),
+    )
+
+
+def _used_codes(values: Callable[[], da.Array]) -> NDArray[np.integer[Any]]:
+    codes: NDArray[np.integer[Any]] = da.unique(values()).compute()
+    return codes[codes >= 0]
+
+
+def _used_labels(
+    labels: Callable[[], Sequence[object]], used: Callable[[], NDArray[np.integer[Any]]]
+) -> Sequence[object]:
+    names = labels()
+    # A code that has no label is left to whoever encodes the codes, and refused there.
+    return [names[code] for code in used() if code < len(names)]
+
+
+def _renumbered(
+    values: Callable[[], da.Array], used: Callable[[], NDArray[np.integer[Any]]]
+) -> da.Array:
+    codes = values()
+    block = partial(_renumber, used=used())
+    return codes.map_blocks(block, dtype=codes.dtype, meta=np.empty((0,), dtype=codes.dtype))
+
+
+def _renumber(codes: NDArray[Any], *, used: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    return np.where(codes < 0, codes, np.searchsorted(used, codes)).astype(codes.dtype)
 
 
 def _element(element: Element, cells: NDArray[np.intp] | None) -> Element:

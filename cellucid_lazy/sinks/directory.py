@@ -107,6 +107,9 @@ def _swap(staging: Path, target: Path, earlier: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Remove a folder; tasks that still write into it while they end do not keep it alive."""
+    # Under another name first, so that whoever opens a file in it from now on fails.
+    with suppress(OSError):
+        folder = folder.rename(folder.with_name(f"{folder.name}.gone"))
     for _ in range(20):
         if not folder.exists():
             return

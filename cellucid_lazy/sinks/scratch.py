@@ -17,6 +17,7 @@ from dask.utils import format_bytes
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import ExportError
+from cellucid_lazy.sinks.directory import remove
 from cellucid_lazy.transforms.gene_major import Piece
 
 
@@ -47,11 +48,17 @@ class StoredPiece(NamedTuple):
         rows_type = np.dtype(np.uint32 if self.wide else np.uint16)
         rows_begin = 4 * self.n_stored
         indptr_begin = rows_begin + rows_type.itemsize * self.n_stored
-        with open(self.path, "rb", buffering=0) as file:
-            indptr = _read(file.fileno(), np.dtype(np.int64), indptr_begin, start, stop + 1)
-            low, high = int(indptr[0]), int(indptr[-1])
-            data = _read(file.fileno(), np.dtype(np.float32), 0, low, high)
-            rows = _read(file.fileno(), rows_type, rows_begin, low, high)
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                indptr = _read(file.fileno(), np.dtype(np.int64), indptr_begin, start, stop + 1)
+                low, high = int(indptr[0]), int(indptr[-1])
+                data = _read(file.fileno(), np.dtype(np.float32), 0, low, high)
+                rows = _read(file.fileno(), rows_type, rows_begin, low, high)
+        except OSError as problem:
+            raise ExportError(
+                f"{self.path}: scratch cannot be read: {problem}; was it removed, or does not "
+                "every worker of the cluster see the folder?"
+            ) from problem
         return Piece(data, rows, indptr - low, self.first_row, self.n_rows)
 
 
@@ -63,7 +70,7 @@ def _read(
     while len(view):
         count = os.preadv(descriptor, [view], place)
         if count == 0:
-            raise ExportError("a scratch file ended early; was the scratch folder cleaned?")
+            raise OSError("the file ends early")
         view, place = view[count:], place + count
     return values
 
@@ -91,7 +98,10 @@ def _write_parts(path: Path, parts: Sequence[NDArray[Any]]) -> None:
                 while len(view):
                     view = view[file.write(view) :]
     except OSError as problem:
-        raise ExportError(f"{path}: scratch cannot be written: {problem}") from problem
+        raise ExportError(
+            f"{path}: scratch cannot be written: {problem}; give scratch= a folder with room that "
+            "every worker sees"
+        ) from problem
 
 
 class StoredArray(NamedTuple):
@@ -170,4 +180,4 @@ def scratch_folder(parent: str | os.PathLike[str] | None, needed: int) -> Iterat
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        remove(Path(made))

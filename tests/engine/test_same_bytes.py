@@ -284,7 +284,7 @@ def cluster():
 
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0"
         ) as made,
         Client(made) as client,
     ):
