@@ -52,9 +52,9 @@ def look_around(budget: int | str | None) -> Surroundings:
         scheduler = dask.config.get("scheduler", None)
         workers = 1 if scheduler in ("sync", "synchronous", "single-threaded") else local_workers()
         return Surroundings(memory_budget(budget), workers, workers)
-    found = client.scheduler_info(n_workers=-1)["workers"].values()
-    threads = [int(worker["nthreads"]) for worker in found] or [1]
-    limits = [int(worker["memory_limit"]) for worker in found if worker["memory_limit"]]
+    threads = [int(number) for number in client.nthreads().values()] or [1]
+    shown = client.scheduler_info()["workers"].values()
+    limits = [int(worker["memory_limit"]) for worker in shown if worker["memory_limit"]]
     if budget is None and limits and dask.config.get("cellucid_lazy.memory-budget", None) is None:
         budget = max(min(limits) // 4, 2**26)
     return Surroundings(memory_budget(budget), max(threads), sum(threads))

@@ -447,7 +447,9 @@ def atlases(draw):
     adata.obs["integer"] = rng.integers(-(2**62), 2**62, n_cells)
     for d in draw(st.sets(st.integers(1, 3), min_size=1)):
         scale = draw(st.sampled_from([0.0, 1e-3, 1.0, 1e4]))
-        adata.obsm[f"X_umap_{d}d"] = (rng.normal(size=(n_cells, d)) * scale).astype(np.float32)
+        # Adding 0 leaves no -0.0: min and max of zeros have a sign only by the order of cells.
+        embedding = (rng.normal(size=(n_cells, d)) * scale).astype(np.float32) + np.float32(0)
+        adata.obsm[f"X_umap_{d}d"] = embedding
         adata.obsm[f"drift_umap_{d}d"] = rng.normal(size=(n_cells, d)).astype(np.float32)
     adata.obsm["X_pca"] = rng.normal(size=(n_cells, 4)).astype(np.float32)
     if draw(st.booleans()):

@@ -80,7 +80,7 @@ Target = ToMemory | ToFolder
 
 def _write(target: str, parts: Iterable[bytes | memoryview]) -> int:
     size = 0
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = _new_file(target)
     try:
         for part in parts:
             view = memoryview(part)
@@ -90,6 +90,24 @@ def _write(target: str, parts: Iterable[bytes | memoryview]) -> int:
     finally:
         os.close(descriptor)
     return size
+
+
+def _new_file(target: str) -> int:
+    """Open a file that is not there yet, or is from a worker that died and whose task runs again.
+
+    A file whose name differs in case only, where the file system does not tell them apart, is
+    another output's and stays.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(target, flags, 0o666)
+    except FileExistsError:
+        folder, name = os.path.split(target)
+        if name not in os.listdir(folder):  # noqa: PTH208
+            raise
+        # Removed, not emptied: whoever has it open still writes to a file of its own.
+        os.unlink(target)  # noqa: PTH108
+        return os.open(target, flags, 0o666)
 
 
 def raw_bytes(values: NDArray[Any]) -> memoryview:
