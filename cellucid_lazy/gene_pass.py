@@ -8,12 +8,13 @@ needs the second phase only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import dask
+import dask.array as da
 import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import NDArray
@@ -185,25 +186,48 @@ def gene_tasks(
     first = next(iter(genes.values()))
     expression = first.expression
     files = [(name, paths[name]) for name in genes]
-    groups = [
-        slice(start, min(start + plan.genes_per_block, len(files)))
-        for start in range(0, len(files), plan.genes_per_block)
-    ]
     if expression is None:
         writer = Writer(target, first.bits, None)
         return [
             dask.delayed(_write_zeros, pure=False)(first.n_cells, writer, files[group])
-            for group in groups
+            for group in _groups(len(files), plan.genes_per_block)
         ]
-    cut = expression.pieces(plan.block_values, balanced=plan.way != "in memory")
+    cut = expression.pieces(plan.block_values, balanced=True)
     columns = np.array([gene.position for gene in genes.values()], dtype=np.intp)
     if cut.genes is not None:
         columns = cut.genes[columns]
     writer = Writer(target, first.bits, cut.cells)
     if cut.by == "genes":
         return _by_gene(cut, columns, files, writer)
-    every = len(columns) == cut.blocks.shape[1] and bool((np.diff(columns) == 1).all())
-    pieces = _turned(cut, None if every else columns, scratch)
+    tasks = []
+    for number, of_block, inside in _owners(cut, columns):
+        blocks = cut.blocks.blocks[:, number]
+        chosen = [files[place] for place in of_block.tolist()]
+        tasks += _by_cell(blocks, inside, chosen, writer, plan.genes_per_block, scratch)
+    return tasks
+
+
+def _owners(
+    cut: PieceSource, columns: NDArray[np.intp]
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
+    """Give each column of blocks that holds genes: which of them, and where inside."""
+    borders = np.cumsum((0, *cut.blocks.chunks[1]))
+    owner = np.searchsorted(borders, columns, side="right") - 1
+    for number in np.unique(owner).tolist():
+        of_block = np.flatnonzero(owner == number)
+        yield number, of_block, columns[of_block] - borders[number]
+
+
+def _by_cell(
+    blocks: da.Array,
+    columns: NDArray[np.intp],
+    files: Sequence[tuple[str, str]],
+    writer: Writer,
+    genes_per_block: int,
+    scratch: str | None,
+) -> list[Delayed]:
+    every = len(columns) == blocks.shape[1] and bool((np.diff(columns) == 1).all())
+    pieces = _turned(blocks, None if every else columns, scratch)
     # Handles of scratch files are gathered once; pieces in memory go to each task by themselves,
     # so that on a cluster they stay where they are until they are needed.
     gathered: Any = pieces if scratch is None else dask.delayed(list)(pieces)
@@ -211,18 +235,22 @@ def gene_tasks(
         dask.delayed(_join_and_write, pure=False)(
             gathered, group.start, group.stop, writer, files[group]
         )
-        for group in groups
+        for group in _groups(len(files), genes_per_block)
     ]
 
 
+def _groups(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def _turned(
-    cut: PieceSource, columns: NDArray[np.intp] | None, scratch: str | None
+    blocks: da.Array, columns: NDArray[np.intp] | None, scratch: str | None
 ) -> list[Delayed]:
-    starts = tuple(np.cumsum((0, *cut.blocks.chunks[0][:-1])).tolist())
-    turned = cut.blocks.map_blocks(
+    starts = tuple(np.cumsum((0, *blocks.chunks[0][:-1])).tolist())
+    turned = blocks.map_blocks(
         partial(_turn, starts=starts, columns=columns, scratch=scratch),
         dtype=object,
-        chunks=(cut.blocks.chunks[0], (1,)),
+        chunks=(blocks.chunks[0], (1,)),
         meta=np.empty((0, 0), dtype=object),
     )
     return list(turned.to_delayed().ravel())
@@ -258,13 +286,9 @@ def _by_gene(
     files: Sequence[tuple[str, str]],
     writer: Writer,
 ) -> list[Delayed]:
-    borders = np.cumsum((0, *cut.blocks.chunks[1]))
-    owner = np.searchsorted(borders, columns, side="right") - 1
     blocks = cut.blocks.to_delayed().ravel()
     tasks = []
-    for number in np.unique(owner):
-        of_block = np.flatnonzero(owner == number)
-        inside = columns[of_block] - borders[number]
+    for number, of_block, inside in _owners(cut, columns):
         chosen = [files[place] for place in of_block.tolist()]
         tasks.append(
             dask.delayed(_write_stored, pure=False)(blocks[number], inside, writer, chosen)

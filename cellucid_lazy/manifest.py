@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 from typing import Any, NamedTuple
 
@@ -102,10 +102,12 @@ class Manifest:
     def lazy(self) -> da.Array:
         """Build the JSON bytes as a lazy uint8 array of unknown length."""
         arrays = [fact.array if isinstance(fact, GeneRanges) else fact for fact in self.facts]
-        name = f"manifest-{tokenize(self.document, [array.name for array in arrays])}"
-        rendered = dask.delayed(_rendered, name=False, pure=True)(
-            self.document, self.indent, arrays, dask_key_name=name
-        )
+        # Dask would look into each of the many lists of a document: as text it is named, and
+        # within a partial it is passed, at once.
+        text = json.dumps(self.document, default=tokenize)
+        name = f"manifest-{tokenize(text, self.indent, [array.name for array in arrays])}"
+        draw = dask.delayed(partial(_rendered, self.document, self.indent), name=f"draw-{name}")
+        rendered = draw(arrays, dask_key_name=name)
         return da.from_delayed(rendered, (nan,), dtype=np.uint8)
 
 

@@ -14,10 +14,11 @@ from dask.utils import format_bytes, parse_bytes
 from cellucid_lazy.errors import OptionError
 
 # Bytes that live per value while a block of cells is read, turned and stored: the stored values
-# and indices (8), the turned ones (8), their short form (6), and what the codec holds.
-_TURNING = 26
+# and indices (8), the turned ones (8), their short form (6), what the codec holds (4), and a
+# quarter that the allocator keeps for itself.
+_TURNING = 32
 # The same while a block of genes is joined: slices (6), widened (8), concatenated (8), joined (8).
-_JOINING = 30
+_JOINING = 38
 # Values and short rows of a piece.
 _PIECE = 6
 # Blocks beyond this size gain no speed.

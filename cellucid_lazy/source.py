@@ -124,10 +124,9 @@ class PieceSource:
     Attributes
     ----------
     blocks
-        2-D lazy array whose blocks are CSR, CSC or dense, cut along cells (``by="cells"``) or
-        along genes (``by="genes"``), never both.
+        2-D lazy array whose blocks are CSR, CSC or dense; sparse ones are cut along one axis only.
     by
-        The axis that is cut.
+        The axis the blocks are stored by: those of ``"genes"`` are CSC and hold all cells.
     cells, genes
         Positions of the dataset's cells and genes in ``blocks``; None when they are the same.
     """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import dask
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,78 @@ def graph_bytes(array: da.Array) -> bytes:
 def compute(array: da.Array) -> Any:
     """Compute in this thread."""
     return array.compute(scheduler="synchronous")
+
+
+class Reads:
+    """What the readers read while this context is open: boxes by key, and bytes of the file.
+
+    Reading goes on as ever; only this process is watched.
+    """
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.boxes: list[tuple[str, tuple[tuple[int, int], ...]]] = []
+        self.extents: list[tuple[int, int]] = []
+        self._monkeypatch = monkeypatch
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._context = self._monkeypatch.context()
+        patched = self._context.__enter__()
+        for module, name in (("hdf5_array", "Hdf5Array"), ("zarr_store", "ZarrArray")):
+            reader = getattr(importlib.import_module(f"cellucid_lazy.readers.{module}"), name)
+            patched.setattr(reader, "read", self._watched(reader.read))
+        hdf5 = importlib.import_module("cellucid_lazy.readers.hdf5_array")
+        patched.setattr(hdf5, "read_into", self._watched_bytes(hdf5.read_into))
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._context.__exit__(*problem)
+
+    def _watched(self, read: Any) -> Any:
+        def watched(reader: Any, *selection: slice) -> Any:
+            whole = (*selection, *[slice(None)] * (len(reader.shape) - len(selection)))
+            spans = (one.indices(n)[:2] for one, n in zip(whole, reader.shape, strict=True))
+            with self._lock:
+                self.boxes.append((reader.key.strip("/"), tuple(spans)))
+            return read(reader, *selection)
+
+        return watched
+
+    def _watched_bytes(self, read_into: Any) -> Any:
+        def watched(descriptor: int, target: Any, offset: int) -> None:
+            with self._lock:
+                self.extents.append((offset, offset + len(target)))
+            read_into(descriptor, target, offset)
+
+        return watched
+
+    def keys(self) -> set[str]:
+        """Arrays that were read."""
+        return {key for key, _ in self.boxes}
+
+    def of(self, key: str) -> list[tuple[tuple[int, int], ...]]:
+        """Boxes read of one array."""
+        return [box for name, box in self.boxes if name == key]
+
+    def assert_each_once(self, key: str, shape: tuple[int, ...] | None = None) -> None:
+        """Assert that no element of an array was read twice; of ``shape``, that all were read."""
+        boxes = self.of(key)
+        reached = [max(stops) for stops in zip(*([b for _, b in box] for box in boxes))]
+        count = np.zeros(reached if shape is None else shape, dtype=np.uint8)
+        for box in boxes:
+            count[tuple(slice(*bounds) for bounds in box)] += 1
+        assert count.max() == 1, (key, boxes)
+        assert shape is None or count.min() == 1, (key, boxes)
+
+    def assert_no_byte_twice(self) -> None:
+        """Assert that no byte of the HDF5 file was read twice."""
+        ordered = sorted(self.extents)
+        twice = [
+            (one, other)
+            for one, other in zip(ordered, ordered[1:], strict=False)
+            if other[0] < one[1]
+        ]
+        assert twice == []
 
 
 _SIZES = (

@@ -13,6 +13,9 @@ import pytest
 import cellucid_lazy as cl
 from cellucid_lazy.demo import write_demo
 
+# anndata 0.13 sets an option that pandas 3 wants gone, whenever it writes a file.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 WITH_CODE = [ROOT / "README.md", ROOT / "docs/api.md"]

@@ -99,8 +99,16 @@ def test_h5ad(form, matrix, expected, tmp_path):
     check(path, expected, stored.obsm["X_pca"])
 
 
-@pytest.mark.parametrize("matrix", MATRICES)
-@pytest.mark.parametrize("form", ZARR)
+# Each place with one of the matrices, small chunks with all.
+ZARR_MATRICES = [
+    (form, matrix)
+    for form in ZARR
+    for place, matrix in zip(("suffix", "no suffix", "zip"), MATRICES, strict=True)
+    if form.endswith((f" {place}", "chunked")) and not (form.endswith("no suffix") and place == "suffix")
+]
+
+
+@pytest.mark.parametrize(("form", "matrix"), ZARR_MATRICES)
 def test_zarr(form, matrix, expected, tmp_path):
     write, name = ZARR[form]
     stored = data.atlas(matrix=matrix, slim=True)

@@ -114,9 +114,13 @@ class Context:
             self.source.connectivities is not None,
         )
 
-    @cached_property
+    @property
     def gene_positions(self) -> Mapping[str, int]:
         """Column of each gene identifier; of duplicates the last, with a warning."""
+        found: Mapping[str, int] = self.once("gene positions", self._gene_positions)
+        return found
+
+    def _gene_positions(self) -> dict[str, int]:
         names = self.source.read_gene_ids(self.options.gene_id_column)
         found = {name: position for position, name in enumerate(names)}
         if len(found) < len(names):

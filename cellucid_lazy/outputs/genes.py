@@ -13,6 +13,7 @@ from cellucid_lazy.gene import Gene
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.output import EXTENSIONS, Output
 from cellucid_lazy.outputs.context import Context, Selection
+from cellucid_lazy.transforms.genes import gene_column
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
 
 
@@ -65,7 +66,7 @@ def path(identifier: str, dtype: np.dtype[np.generic]) -> str:
 def _plain(gene: Gene) -> da.Array:
     if gene.expression is None:
         return da.zeros(gene.n_cells, chunks="auto", dtype=np.float32)
-    return gene.expression.columns([gene.position])[:, 0]
+    return gene_column(gene.expression.columns([gene.position]))
 
 
 def _values(gene: Gene) -> da.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,7 +117,7 @@ def category(context: Context, key: str) -> Category:
 def _category(context: Context, key: str) -> Category:
     column = context.column(key)
     where = f"{context.source.name}: obs column {key!r}"
-    categories = _distinct(column, where) if column.labels is None else column.labels()
+    categories = _distinct(column, where) if column.labels is None else _labels(column.labels, where)
     labels = merge_labels(categories)
     check_count(len(labels.names), where)
     try:
@@ -138,6 +138,13 @@ def _category(context: Context, key: str) -> Category:
         field=where,
     )
     return Category(labels.names, codes)
+
+
+def _labels(read: Callable[[], Sequence[object]], where: str) -> Sequence[object]:
+    try:
+        return read()
+    except FieldError as problem:
+        raise FieldError(f"{where}: {problem}") from problem
 
 
 def _distinct(column: Column, where: str) -> tuple[object, ...]:

@@ -56,8 +56,23 @@ class BlockedExpression:
         return gene_columns(self.build(BLOCK_VALUES, False), genes)
 
     def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
-        """Row blocks of about ``stored_values``."""
-        return PieceSource(self.build(stored_values, balanced).rechunk({1: -1}), by="cells")
+        """Blocks of about ``stored_values``: whole rows, unless a dense matrix is chunked by gene."""
+        blocks = self.build(stored_values, balanced)
+        widths = (blocks.shape[1],)
+        if self.layout == "dense":
+            most = stored_values // max(1, *blocks.chunks[0])
+            widths = _joined(blocks.chunks[1], max(most, 1))
+        return PieceSource(blocks.rechunk({1: widths}), by="cells")
+
+
+def _joined(chunks: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Join neighbouring chunks as long as they hold no more than ``most``."""
+    joined = [0]
+    for chunk in chunks:
+        if joined[-1] and joined[-1] + chunk > most:
+            joined.append(0)
+        joined[-1] += chunk
+    return tuple(joined)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,9 +98,7 @@ def _encode(series: pd.Series[Any]) -> tuple[NDArray[Any], list[object]]:
     try:
         categories = series if hasattr(series, "cat") else series.astype("category")
     except TypeError as problem:
-        raise FieldError(
-            f"obs column {series.name!r}: its values cannot be categories: {problem}"
-        ) from problem
+        raise FieldError(f"its values cannot be categories: {problem}") from problem
     return categories.cat.codes.to_numpy(), list(categories.cat.categories)
 
 

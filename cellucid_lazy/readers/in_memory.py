@@ -180,7 +180,7 @@ def _graph(matrix: Any, token: str, name: str) -> Connectivities:
 
 
 def _row_blocks(matrix: Expression) -> da.Array:
-    return matrix.pieces(EDGE_VALUES).blocks
+    return matrix.pieces(EDGE_VALUES).blocks.rechunk({1: -1})
 
 
 def _columns(adata: AnnData, token: str, left_out: list[str]) -> dict[str, Column]:

@@ -200,4 +200,4 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
 
 
 def _row_blocks(matrix: Expression) -> da.Array:
-    return matrix.pieces(EDGE_VALUES).blocks
+    return matrix.pieces(EDGE_VALUES).blocks.rechunk({1: -1})

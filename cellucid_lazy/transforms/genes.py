@@ -93,6 +93,8 @@ def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
         float32 (n_cells, len(columns)), cut along cells as the matrix is; one block wide.
     """
     wanted = np.asarray(columns, dtype=np.intp)
+    if len(matrix.chunks[1]) == 1:
+        return _pick(matrix, wanted)
     borders = np.cumsum((0, *matrix.chunks[1]))
     owner = np.searchsorted(borders, wanted, side="right") - 1
     parts, order = [], []
@@ -107,6 +109,29 @@ def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
     if (back == np.arange(len(back))).all():
         return joined
     return joined.map_blocks(partial(_reorder, columns=back), dtype=np.float32)
+
+
+def gene_column(columns: da.Array, /) -> da.Array:
+    """Take the only column of a column matrix.
+
+    Slicing would write out a task per block when it is built, this only when it is computed.
+
+    Parameters
+    ----------
+    columns
+        Lazy (n_cells, 1), one block wide.
+
+    Returns
+    -------
+    dask.array.Array
+        Same dtype, (n_cells,).
+    """
+    meta = np.empty((0,), dtype=columns.dtype)
+    return columns.map_blocks(_first_column, drop_axis=1, dtype=columns.dtype, meta=meta)
+
+
+def _first_column(block: NDArray[Any]) -> NDArray[Any]:
+    return block[:, 0]
 
 
 def _pick(matrix: da.Array, columns: NDArray[np.intp]) -> da.Array:
