@@ -87,8 +87,9 @@ class Options:
             _choice(name, getattr(self, name), allowed)
         object.__setattr__(self, "compression", compression_level(self.compression))
         for spec in fields(self):
-            if spec.type == "str | None" or spec.name == "gene_id_column":
-                _text(spec.name, getattr(self, spec.name))
+            value = getattr(self, spec.name)
+            if spec.name == "gene_id_column" or (spec.type == "str | None" and value is not None):
+                _text(spec.name, value)
         self._mend_centroids()
 
     def _mend_centroids(self) -> None:
@@ -171,5 +172,5 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _text(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
+    if not isinstance(value, str):
         raise OptionError(f"{name}={value!r}: text is needed, not {type(value).__name__}")

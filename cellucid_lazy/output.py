@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +18,37 @@ from cellucid_lazy.manifest import Manifest
 OutputKind = Literal["points", "vectors", "obs", "var", "connectivity", "manifest"]
 
 EXTENSIONS = {"float32": "f32", "uint8": "u8", "uint16": "u16"}
+
+
+class Facts(Mapping[str, da.Array]):
+    """Lazy facts by name, each built when it is asked for.
+
+    Parameters
+    ----------
+    builders
+        Function that builds each fact.
+    """
+
+    def __init__(self, builders: Mapping[str, Callable[[], da.Array]]) -> None:
+        self._builders = dict(builders)
+        self._built: dict[str, da.Array] = {}
+
+    def __getitem__(self, name: str) -> da.Array:
+        if name not in self._built:
+            self._built[name] = self._builders[name]()
+        return self._built[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+    def __repr__(self) -> str:
+        return f"Facts({', '.join(self)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +70,11 @@ class Output:
     build
         Builds the lazy array.
     facts
-        Lazy arrays by name: ``range`` (min and max), ``counts`` and the like.
+        Lazy arrays by name. ``range`` of values: min and max over finite ones. ``centroids/2d``
+        and the like of codes: per label the mean position, last the number of cells averaged.
+        ``counts`` of edges: their number, and the most neighbours of a cell.
+    labels
+        Labels of codes, in order; None for other outputs.
     gene
         Set for a gene.
     manifest
@@ -52,7 +87,8 @@ class Output:
     shape: tuple[float, ...]
     dtype: np.dtype[Any]
     build: Callable[[], da.Array]
-    facts: Mapping[str, da.Array] = field(default_factory=dict)
+    facts: Facts = field(default_factory=lambda: Facts({}))
+    labels: tuple[str, ...] | None = None
     gene: Gene | None = None
     manifest: Manifest | None = None
 

@@ -90,7 +90,10 @@ def same_json(found: Any, expected: Any, *, but: tuple[str, ...] = (), where: st
     """Equal JSON; centroids' positions to float32 tolerance, because the reference sums so."""
     assert type(found) is type(expected), (where, found, expected)
     if isinstance(expected, dict):
-        assert set(found) - set(but) == set(expected) - set(but), (where, set(found) ^ set(expected))
+        assert set(found) - set(but) == set(expected) - set(but), (
+            where,
+            set(found) ^ set(expected),
+        )
         for key in set(expected) - set(but):
             if key == "position":
                 np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=2e-6)

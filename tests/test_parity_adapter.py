@@ -104,7 +104,8 @@ ZARR_MATRICES = [
     (form, matrix)
     for form in ZARR
     for place, matrix in zip(("suffix", "no suffix", "zip"), MATRICES, strict=True)
-    if form.endswith((f" {place}", "chunked")) and not (form.endswith("no suffix") and place == "suffix")
+    if form.endswith((f" {place}", "chunked"))
+    and not (form.endswith("no suffix") and place == "suffix")
 ]
 
 

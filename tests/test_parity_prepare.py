@@ -121,7 +121,9 @@ def test_everything(compression, bits, tmp_path):
     adata = data.atlas()
     path = data.write_chunked(adata, tmp_path / "a.h5ad")
     folder = compare(adata, path, tmp_path, **both(bits, compression))
-    compressed = {name.suffix == ".gz" for name in folder.rglob("*") if name.suffix in (".bin", ".gz")}
+    compressed = {
+        name.suffix == ".gz" for name in folder.rglob("*") if name.suffix in (".bin", ".gz")
+    }
     assert compressed == {compression is not None}
 
 

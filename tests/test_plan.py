@@ -148,7 +148,9 @@ def test_budget_as_text_or_bytes(given_, expected):
     assert memory_budget(given_) == expected
 
 
-@pytest.mark.parametrize("given_", ["much", "", "10 apples", [1], "12MB", "1e999", 0, -1, 64 * MB - 1])
+@pytest.mark.parametrize(
+    "given_", ["much", "", "10 apples", [1], "12MB", "1e999", 0, -1, 64 * MB - 1]
+)
 def test_what_is_no_budget_is_refused_with_what_was_given(given_):
     with pytest.raises(OptionError, match="memory_budget=") as caught:
         memory_budget(given_)

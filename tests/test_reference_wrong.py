@@ -389,7 +389,9 @@ def test_12_a_vector_field_is_never_the_latent_space(tmp_path):
     # No latent space: all 0, as the contract has it.
     assert (catalogue["obs/cell type/outliers"].compute() == 0).all()
     adata.obsm["X_other"] = np.random.default_rng(0).normal(size=(60, 3))
-    catalogue = cl.outputs(data.write_h5ad(adata, tmp_path / "b.h5ad"), cl.Options(manifest_shape="live"))
+    catalogue = cl.outputs(
+        data.write_h5ad(adata, tmp_path / "b.h5ad"), cl.Options(manifest_shape="live")
+    )
     assert manifest(catalogue, "obs")["latent_key"] == "X_other"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from cellucid_lazy.errors import missing_key
 from cellucid_lazy.gene import Gene
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import EXTENSIONS, Output
+from cellucid_lazy.output import EXTENSIONS, Facts, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.transforms.genes import gene_column
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
@@ -43,7 +43,7 @@ def build(context: Context, selection: Selection, name: str) -> Output:
         (context.source.n_cells,),
         dtype,
         partial(_values, gene),
-        _LazyRange(gene),
+        Facts({"range": partial(_range, gene)}),
         gene=gene,
     )
 
@@ -74,15 +74,5 @@ def _values(gene: Gene) -> da.Array:
     return plain if gene.bits is None else quantize(plain, bits=gene.bits)
 
 
-class _LazyRange(dict[str, da.Array]):
-    """Facts of a gene, built when asked for: a catalogue hands out thousands of genes."""
-
-    def __init__(self, gene: Gene) -> None:
-        super().__init__()
-        self._gene = gene
-
-    def __missing__(self, key: str) -> da.Array:
-        if key != "range":
-            raise KeyError(key)
-        self[key] = finite_range(_plain(self._gene))
-        return self[key]
+def _range(gene: Gene) -> da.Array:
+    return finite_range(_plain(gene))

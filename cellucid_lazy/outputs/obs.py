@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import EXTENSIONS, Output
+from cellucid_lazy.output import EXTENSIONS, Facts, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
 from cellucid_lazy.source import Column
@@ -36,8 +35,7 @@ from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_
 _FLOAT32 = np.dtype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Category:
+class Category(NamedTuple):
     """A category field whose labels are known.
 
     Attributes
@@ -74,16 +72,19 @@ def build(context: Context, selection: Selection, name: str) -> Output:
     key, part = name.removeprefix("obs/").rsplit("/", 1)
     shape = (context.source.n_cells,)
     if part == "codes":
-        codes = category(context, key).codes
+        labels, codes = category(context, key)
         place = path(key, part, codes.dtype)
-        return Output(name, "obs", place, shape, codes.dtype, lambda: codes)
+        found = {f"centroids/{d}d": partial(centroids, context, key, d) for d in context.embeddings}
+        return Output(
+            name, "obs", place, shape, codes.dtype, lambda: codes, Facts(found), labels=labels
+        )
     plain = partial(continuous if part == "values" else outliers, context, key)
     if part == "outliers":
         category(context, key)
     bits = context.options.obs_continuous_quantization
     dtype = _FLOAT32 if bits is None else quantized_dtype(bits)
     built = plain if bits is None else partial(_quantized, plain, bits)
-    facts = {"range": finite_range(plain())} if part == "values" else {}
+    facts = Facts({"range": partial(_range, plain)})
     return Output(name, "obs", path(key, part, dtype), shape, dtype, built, facts)
 
 
@@ -96,6 +97,10 @@ def continuous(context: Context, key: str) -> da.Array:
     """Values of a continuous column, float32 (n_cells,); NaN and Inf as they are."""
     values = context.column(key).values()
     return values.map_blocks(to_float32, dtype=np.float32, meta=np.empty((0,), dtype=np.float32))
+
+
+def _range(plain: Callable[[], da.Array]) -> da.Array:
+    return finite_range(plain())
 
 
 def _quantized(plain: Any, bits: Any) -> da.Array:
@@ -117,7 +122,9 @@ def category(context: Context, key: str) -> Category:
 def _category(context: Context, key: str) -> Category:
     column = context.column(key)
     where = f"{context.source.name}: obs column {key!r}"
-    categories = _distinct(column, where) if column.labels is None else _labels(column.labels, where)
+    categories = (
+        _distinct(column, where) if column.labels is None else _labels(column.labels, where)
+    )
     labels = merge_labels(categories)
     check_count(len(labels.names), where)
     try:

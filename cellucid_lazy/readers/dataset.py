@@ -142,7 +142,7 @@ def _columns(storage: Storage, obs: Any, n_cells: int, left_out: list[str]) -> d
         try:
             column = stored_frame.column(storage, obs, key)
         except (DataError, KeyError, TypeError, ValueError, OSError) as problem:
-            left_out.append(f"obs column {key!r} is left out: {problem}")
+            left_out.append(f"obs column {key!r} is left out: {_reason(problem, storage)}")
             continue
         length = column.values().shape[0]
         if length != n_cells:
@@ -154,13 +154,18 @@ def _columns(storage: Storage, obs: Any, n_cells: int, left_out: list[str]) -> d
     return columns
 
 
+def _reason(problem: Exception, storage: Storage) -> str:
+    """Tell a problem without the file's name, which the warning begins with."""
+    return str(problem).removeprefix(f"{storage.name}: ")
+
+
 def _elements(storage: Storage, root: Any, left_out: list[str]) -> dict[str, Element]:
     elements: dict[str, Element] = {}
     for key in sorted(root["obsm"]) if "obsm" in root else ():
         try:
             elements[key] = stored.element(storage, root["obsm"][key])
         except (DataError, KeyError, TypeError, ValueError, OSError) as problem:
-            left_out.append(f"obsm {key!r} is left out: {problem}")
+            left_out.append(f"obsm {key!r} is left out: {_reason(problem, storage)}")
     return elements
 
 

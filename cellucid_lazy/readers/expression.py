@@ -56,9 +56,9 @@ class BlockedExpression:
         return gene_columns(self.build(BLOCK_VALUES, False), genes)
 
     def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
-        """Blocks of about ``stored_values``: whole rows, unless a dense matrix is chunked by gene."""
+        """Blocks of about ``stored_values``, of whole rows or, if dense, of chunked genes."""
         blocks = self.build(stored_values, balanced)
-        widths = (blocks.shape[1],)
+        widths: tuple[int, ...] = (blocks.shape[1],)
         if self.layout == "dense":
             most = stored_values // max(1, *blocks.chunks[0])
             widths = _joined(blocks.chunks[1], max(most, 1))

@@ -8,6 +8,8 @@ file is opened our way instead; where it was edited, its arrays are used as they
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,47 +46,88 @@ def behind(adata: AnnData, *, layer: str | None, use_raw: bool) -> Source | None
     path = _path(adata)
     if path is None or not path.exists():
         return None
-    from anndata.experimental import read_lazy
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fresh = read_lazy(path, load_annotation_index=False)
-    try:
-        same = _names(fresh) == _names(adata)
-    finally:
-        if getattr(fresh, "file", None) is not None and fresh.file._file is not None:
-            fresh.file.close()
+    with _opened(path) as root:
+        same = root is not None and _is_stored(adata, root)
     if not same:
         return None
     from cellucid_lazy.readers import _open_path
 
-    return _open_path(str(path), layer=layer, use_raw=use_raw, storage_options=None)
+    source = _open_path(str(path), layer=layer, use_raw=use_raw, storage_options=None)
+    names = adata.raw.var_names if use_raw else adata.var_names
+    return source if source.read_gene_ids("index") == [str(name) for name in names] else None
 
 
 def _path(adata: AnnData) -> Path | None:
-    """Find the file: anndata keeps it where a column is read by handle, or in the file manager."""
+    """Find the file: anndata keeps it in the file manager, or where a column is read by handle."""
     if adata.filename is not None:
         return Path(adata.filename)
     for name in adata.obs.columns:
-        path = _file_of(adata.obs[name].attrs.get("base_path_or_zarr_group"))
+        base = adata.obs[name].attrs.get("base_path_or_zarr_group")
+        path = base if isinstance(base, Path) else _file_of(base)
         if path is not None:
             return path
     return None
 
 
-def _names(adata: AnnData) -> dict[str, object]:
-    """Name every element by its tasks, so that equal names mean equal content."""
-    elements = {"X": adata.X, "cells": adata.n_obs, "genes": adata.n_vars}
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open the root group of a file or a store; None when it is neither."""
+    import h5py
+    import zarr
+
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as root:
+            yield root
+        return
+    try:
+        store = zarr.open_group(path, mode="r")
+    except Exception:  # whatever it is, it cannot be compared
+        store = None
+    yield store
+
+
+def _is_stored(adata: AnnData, root: Any) -> bool:
+    """Whether every element still is what the file holds, told by the names of its tasks."""
+    if ("X" in root) != (adata.X is not None) or set(root["obs"].attrs["column-order"]) != set(
+        adata.obs.columns
+    ):
+        return False
+    elements = {"X": adata.X} if adata.X is not None else {}
     for axis in ("layers", "obsm", "obsp"):
-        elements |= {f"{axis}/{key}": value for key, value in getattr(adata, axis).items()}
-    for name in adata.obs.columns:
-        column = adata.obs[name]
-        lazy = isinstance(column.variable._data, da.Array)
-        elements[f"obs/{name}"] = column.data if lazy else column.attrs.get("elem_name")
-    return {
-        key: value.name if isinstance(value, da.Array) else str(type(value)) + str(value)[:80]
-        for key, value in elements.items()
-    }
+        held = getattr(adata, axis)
+        if set(root.get(axis, ())) != set(held):
+            return False
+        elements |= {f"{axis}/{key}": held[key] for key in held}
+    elements |= {f"obs/{key}": _held(adata.obs[key]) for key in adata.obs.columns}
+    return all(_is_element(value, root[key], key) for key, value in elements.items())
+
+
+def _held(column: Any) -> Any:
+    lazy = isinstance(column.variable._data, da.Array)
+    return column.data if lazy else _key(column)
+
+
+def _key(column: Any) -> str | None:
+    """Name of the element behind a column that hangs on an open file or group."""
+    base = column.attrs.get("base_path_or_zarr_group")
+    name = base.path if hasattr(base, "store") else column.attrs.get("elem_name")
+    return None if name is None else str(name).strip("/")
+
+
+def _is_element(held: Any, node: Any, key: str) -> bool:
+    """Whether a dask array has the tasks that anndata makes for a node, or a name is the node's."""
+    from anndata.experimental import read_elem_lazy
+
+    if isinstance(held, str):
+        return held == key
+    if not isinstance(held, da.Array):
+        return False
+    if hasattr(node, "dtype") and node.dtype.kind == "O":
+        # anndata loads text of an h5ad when it is opened; comparing would load it once more.
+        return bool(held.shape == node.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(held.name == read_elem_lazy(node).name)
 
 
 def lazy_columns(frame: Any, token: str, left_out: list[str]) -> dict[str, Column]:
@@ -143,14 +186,14 @@ def _lazy_column(key: str, column: Any, token: str) -> Column:
 def _stored_column(key: str, column: Any) -> Column | None:
     """Find where a categorical or nullable column lies in its file, and which cells it takes."""
     lazy = column.variable._data
-    base, name = (column.attrs.get(one) for one in ("base_path_or_zarr_group", "elem_name"))
+    base, name = column.attrs.get("base_path_or_zarr_group"), _key(column)
     indexer: tuple[Any, ...] = getattr(getattr(lazy, "key", None), "tuple", ())
     if base is None or name is None or len(indexer) != 1 or not hasattr(lazy.array, "elem_name"):
         return None
     path = _file_of(base)
     if path is None or not path.exists():
         return None
-    parent, _, last = str(name).strip("/").rpartition("/")
+    parent, _, last = name.rpartition("/")
     whole = _open_column(path, parent, last)
     cells = positions(indexer[0], lazy.array.shape[0])
     return replace(take_cells(whole, cells), name=key)

@@ -50,7 +50,9 @@ def write(path: Path, matrix: Any, form: str, *, chunks: tuple[int, int] | None 
     if form in HDF5:
         with h5py.File(path, "w") as root:
             _frame(root, matrix)
-            _matrix(root, matrix, lambda node, name, values: _hdf5(node, name, values, form, chunks))
+            _matrix(
+                root, matrix, lambda node, name, values: _hdf5(node, name, values, form, chunks)
+            )
     else:
         root = zarr.open_group(path, mode="w", zarr_format=ZARR[form][0])
         _frame(root, matrix)

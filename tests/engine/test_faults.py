@@ -354,7 +354,9 @@ def test_scratch_too_small_is_refused_before_any_work(tmp_path, whole, monkeypat
     monkeypatch.setattr(scratch_module.shutil, "disk_usage", lambda _: usage)
     with (
         raise_if_dask_computes(),
-        pytest.raises(cl.ExportError, match=r"needs .*MiB, but 0.95 MiB are free; .*memory_budget="),
+        pytest.raises(
+            cl.ExportError, match=r"needs .*MiB, but 0.95 MiB are free; .*memory_budget="
+        ),
     ):
         cl.to_bytes(whole, whole.names("var"), memory_budget=LEAST, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -362,9 +364,7 @@ def test_scratch_too_small_is_refused_before_any_work(tmp_path, whole, monkeypat
 
 def test_a_scratch_folder_that_is_not_there_is_named(tmp_path, whole):
     with raise_if_dask_computes(), pytest.raises(cl.ExportError, match="nowhere: scratch folder"):
-        cl.to_bytes(
-            whole, whole.names("var"), memory_budget=LEAST, scratch=tmp_path / "nowhere"
-        )
+        cl.to_bytes(whole, whole.names("var"), memory_budget=LEAST, scratch=tmp_path / "nowhere")
 
 
 def test_scratch_follows_dasks_temporary_directory(tmp_path, whole, monkeypatch):
