@@ -94,10 +94,11 @@ def _is_stored(adata: AnnData, root: Any) -> bool:
         return False
     elements = {"X": adata.X} if adata.X is not None else {}
     for axis in ("layers", "obsm", "obsp"):
-        held = getattr(adata, axis)
+        # From anndata 0.13 on layers hold X too, under the name None.
+        held = {key: value for key, value in getattr(adata, axis).items() if key is not None}
         if set(root.get(axis, ())) != set(held):
             return False
-        elements |= {f"{axis}/{key}": held[key] for key in held}
+        elements |= {f"{axis}/{key}": value for key, value in held.items()}
     elements |= {f"obs/{key}": _held(adata.obs[key]) for key in adata.obs.columns}
     return all(_is_element(value, root[key], key) for key, value in elements.items())
 

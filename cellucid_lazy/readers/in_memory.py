@@ -116,7 +116,9 @@ def _expression(
     if use_raw and adata.raw is None:
         raise missing_key("raw matrix", "raw/X", (), where=name)
     if layer is not None and layer not in adata.layers:
-        raise missing_key("layer", layer, list(adata.layers), where=name)
+        # From anndata 0.13 on X is among the layers, under the name None.
+        layers = [key for key in adata.layers if key is not None]
+        raise missing_key("layer", layer, layers, where=name)
     var = adata.raw.var if use_raw else adata.var
     if adata.isbacked and layer is None:
         from cellucid_lazy.readers.h5ad import backed_expression
