@@ -171,9 +171,10 @@ def neighbours(rng: np.random.Generator, n_cells: int) -> sparse.csr_matrix:
 @contextmanager
 def writing(**settings: Any) -> Iterator[None]:
     """anndata's warnings about its own formats silenced, and its settings set."""
-    with warnings.catch_warnings(), anndata.settings.override(**settings):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        with anndata.settings.override(**settings):
+            yield
 
 
 def write_h5ad(adata: AnnData, path: Path, **options: Any) -> Path:
