@@ -1,4 +1,4 @@
-"""Data for the tests: scanpy's shipped PBMC file, a generated atlas with everything, and storage."""
+"""Data for the tests: scanpy's PBMC file, a generated atlas with everything, ways to store."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def atlas(
 def expression(
     rng: np.random.Generator, n_cells: int, n_genes: int, *, matrix: str, dtype: Any
 ) -> Any:
-    """Counts, one in five of them not 0; ``csr``, ``csc``, ``csr_array``, ``csc_array``, ``dense``."""
+    """Counts, one in five of them not 0; ``dense``, ``csr``, ``csc`` or ``csr_array``."""
     values = rng.poisson(0.25, size=(n_cells, n_genes)) * rng.integers(1, 9, (n_cells, n_genes))
     values = values.astype(dtype)
     if np.dtype(dtype).kind == "f":
@@ -251,11 +251,10 @@ def as_expression(adata: AnnData, *, layer: str | None = None, use_raw: bool = F
     """The AnnData whose X is what was asked for: what the reference has to be given."""
     raw = adata.raw
     with writing():
-        chosen = anndata.AnnData(
+        return anndata.AnnData(
             raw.X if use_raw else adata.layers[layer] if layer else adata.X,
             obs=adata.obs.copy(),
             var=(raw.var if use_raw else adata.var).copy(),
             obsm=dict(adata.obsm),
             obsp=dict(adata.obsp),
         )
-    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pickle
 import threading
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ class Reads:
 
         return watched
 
-    def keys(self) -> set[str]:
+    def touched(self) -> set[str]:
         """Arrays that were read."""
         return {key for key, _ in self.boxes}
 
@@ -92,7 +93,9 @@ class Reads:
     def assert_each_once(self, key: str, shape: tuple[int, ...] | None = None) -> None:
         """Assert that no element of an array was read twice; of ``shape``, that all were read."""
         boxes = self.of(key)
-        reached = [max(stops) for stops in zip(*([b for _, b in box] for box in boxes))]
+        reached = [
+            max(stops) for stops in zip(*([b for _, b in box] for box in boxes), strict=True)
+        ]
         count = np.zeros(reached if shape is None else shape, dtype=np.uint8)
         for box in boxes:
             count[tuple(slice(*bounds) for bounds in box)] += 1
@@ -102,11 +105,7 @@ class Reads:
     def assert_no_byte_twice(self) -> None:
         """Assert that no byte of the HDF5 file was read twice."""
         ordered = sorted(self.extents)
-        twice = [
-            (one, other)
-            for one, other in zip(ordered, ordered[1:], strict=False)
-            if other[0] < one[1]
-        ]
+        twice = [(one, other) for one, other in itertools.pairwise(ordered) if other[0] < one[1]]
         assert twice == []
 
 

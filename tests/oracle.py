@@ -1,4 +1,4 @@
-"""What the outputs must be: by the reference, and by plain NumPy where the reference is imprecise."""
+"""What the outputs must be: by the reference, and by NumPy where the reference is imprecise."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from zarr.abc.store import SuffixByteRequest
 
 import cellucid_lazy as cl
 from tests import data, giant, oracle
@@ -34,6 +35,10 @@ def atlas(matrix="csr"):
     adata = data.atlas(matrix=matrix)
     adata.obs = adata.obs.drop(columns=list(TOLD_BY_VALUES))
     return adata
+
+
+def build(catalogue, names):
+    return [catalogue[name].array for name in names]
 
 
 # No compute while building
@@ -72,12 +77,13 @@ def test_a_text_column_is_read_once_to_find_its_labels(form, tmp_path, monkeypat
     catalogue = cl.outputs(path)
     with Reads(monkeypatch) as reads:
         list(catalogue)
-        assert reads.of("obs/sample") == []
-        catalogue["obs/cell type/codes"].array
-        assert reads.of("obs/sample") == []
-        for name in ("obs/sample/codes", "obs/sample/outliers", "manifest/obs"):
-            catalogue[name].array
-    reads.assert_each_once("obs/sample", (400,))
+        assert not any(key.startswith("obs/sample") for key in reads.touched())
+        build(catalogue, ["obs/cell type/codes"])
+        assert not any(key.startswith("obs/sample") for key in reads.touched())
+        build(catalogue, ["obs/sample/codes", "obs/sample/outliers", "manifest/obs"])
+    # anndata writes text with a mask where it may.
+    text = "obs/sample" if "obs/sample" in reads.touched() else "obs/sample/values"
+    reads.assert_each_once(text, (400,))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -89,13 +95,16 @@ def test_opening_and_listing_read_no_cell(form, tmp_path, monkeypatch):
         assert reads.boxes == []
         names = list(catalogue)
     assert "var/CD3E" in names
-    assert reads.keys() == {"var/_index"}
+    assert {key.removesuffix("/values").removesuffix("/mask") for key in reads.touched()} == {
+        "var/_index"
+    }
 
 
 # Ten million cells, sixty thousand genes
 
 _GIANT = """
-import json, resource, sys, time
+import json, sys, time
+from pathlib import Path
 import dask
 import cellucid_lazy as cl
 from tests.helpers import Reads
@@ -103,6 +112,11 @@ import pytest
 
 def refuse(*args, **kwargs):
     raise AssertionError("computed")
+
+def peak():
+    # Of this process alone: ru_maxrss begins with what the parent had.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 told = {}
 with pytest.MonkeyPatch.context() as patch, Reads(patch) as reads:
@@ -112,8 +126,8 @@ with pytest.MonkeyPatch.context() as patch, Reads(patch) as reads:
         names = list(catalogue)
         told["seconds"] = time.perf_counter() - start
         told["names"] = len(names)
-        told["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        told["read at listing"] = sorted(reads.keys())
+        told["rss"] = peak()
+        told["read at listing"] = sorted(reads.touched())
         told["building"] = {}
         asked = [n for n in names if not n.startswith("var/") and "text" not in n]
         if "obs/text/codes" in names:
@@ -122,8 +136,8 @@ with pytest.MonkeyPatch.context() as patch, Reads(patch) as reads:
             start = time.process_time()
             catalogue[name].array
             told["building"][name] = time.process_time() - start
-    told["read at building"] = sorted(reads.keys())
-told["rss after"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told["read at building"] = sorted(reads.touched())
+told["rss after"] = peak()
 print(json.dumps(told))
 """
 
@@ -139,9 +153,13 @@ def test_ten_million_cells_and_sixty_thousand_genes(name, text, tmp_path):
     assert told["names"] > 60_000
     assert told["seconds"] < 3
     assert told["rss"] < 400
-    assert told["read at listing"] == ["var/_index"]
-    categories = {"obs/cell type/categories", "obs/sample/categories"}
-    assert set(told["read at building"]) <= {"var/_index", *categories}
+    names = {f"var/_index{part}" for part in ("", "/values", "/mask")}
+    assert set(told["read at listing"]) <= names
+    assert set(told["read at building"]) <= names | {
+        f"obs/{key}/categories{part}"
+        for key in ("cell type", "sample")
+        for part in ("", "/values", "/mask")
+    }
     seconds = told["building"]
     slow = {
         name: one
@@ -173,14 +191,13 @@ def test_each_element_is_read_once(form, matrix, hundred_genes, tmp_path, monkey
     path = FORMS[form](hundred_genes(matrix), tmp_path)
     catalogue = cl.outputs(path)
     names = wanted(catalogue)
-    for name in names:
-        catalogue[name].array  # finds the labels that only values tell
+    build(catalogue, names)  # finds the labels that only values tell
     with Reads(monkeypatch) as reads:
         found = cl.to_bytes(catalogue, names)
     assert set(found) == set(names)
     matrix_keys = {"X"} if matrix == "dense" else {"X/data", "X/indices"}
-    assert matrix_keys <= reads.keys()
-    for key in reads.keys() - {"X/indptr"}:
+    assert matrix_keys <= reads.touched()
+    for key in reads.touched() - {"X/indptr"}:
         reads.assert_each_once(key)
     for key in matrix_keys:
         assert len(reads.of(key)) > 1, key
@@ -190,15 +207,14 @@ def test_each_element_is_read_once(form, matrix, hundred_genes, tmp_path, monkey
         "obsm/X_pca": (300, 6),
     }.items():
         reads.assert_each_once(key, shape)
-    assert not any(key.startswith(("layers", "raw", "obsp")) for key in reads.keys())
+    assert not any(key.startswith(("layers", "raw", "obsp")) for key in reads.touched())
 
 
 def test_each_stored_chunk_is_read_once_from_h5ad(hundred_genes, tmp_path, monkeypatch):
     """Counted at the file: no byte of it is read twice, whatever the blocks."""
     path = FORMS["h5ad"](hundred_genes("csr"), tmp_path)
     catalogue = cl.outputs(path)
-    for name in wanted(catalogue):
-        catalogue[name].array
+    build(catalogue, wanted(catalogue))
     with Reads(monkeypatch) as reads:
         cl.to_bytes(catalogue, wanted(catalogue))
     assert len(reads.extents) > 100
@@ -217,20 +233,20 @@ def test_each_stored_chunk_is_read_once_from_zarr(matrix, hundred_genes, tmp_pat
     """Counted at the store."""
     path = FORMS["zarr"](hundred_genes(matrix), tmp_path)
     catalogue = cl.outputs(path)
-    for name in wanted(catalogue):
-        catalogue[name].array
+    build(catalogue, wanted(catalogue))
     got = []
     get = zarr.storage.LocalStore.get
 
-    def watched(store, key, *args, **options):
-        got.append(key)
-        return get(store, key, *args, **options)
+    def watched(store, key, prototype, byte_range=None):
+        # anndata 0.13 writes shards: their indices, at the end of the file, are no chunks.
+        if "/c/" in key and not isinstance(byte_range, SuffixByteRequest):
+            got.append(f"{key} {byte_range}")
+        return get(store, key, prototype, byte_range)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "get", watched)
     cl.to_bytes(catalogue, wanted(catalogue))
-    chunks = [key for key in got if "/c/" in key]
-    assert len(chunks) > 100
-    assert sorted(chunks) == sorted(set(chunks))
+    assert len(got) > 50
+    assert sorted(got) == sorted(set(got))
 
 
 # Graphs

@@ -73,7 +73,9 @@ def one_column(block: Any, column: int) -> NDArray[Any]:
     places = np.flatnonzero(block.indices == column)
     rows = np.searchsorted(block.indptr, places, side="right") - 1
     values = np.zeros(block.shape[0], dtype=block.dtype)
-    np.add.at(values, rows, block.data[places])
+    # Infinities of both signs in one place are NaN, as SciPy has it, and no cause for a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(values, rows, block.data[places])
     return values
 
 

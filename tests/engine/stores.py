@@ -103,10 +103,7 @@ def _hdf5(node: Any, name: str, values: Any, form: str, chunks: Any) -> Any:
 def _zarr(node: Any, name: str, values: Any, form: str, chunks: Any) -> Any:
     options = dict(ZARR[form][1])
     shard = options.pop("shard", 0)
-    if values.ndim == 2:
-        chunks = chunks or (7, 5)
-    else:
-        chunks = (37,)
+    chunks = chunks or (7, 5) if values.ndim == 2 else (37,)
     chunks = tuple(max(1, min(n, size)) for n, size in zip(values.shape, chunks, strict=True))
     if "delta" in form and values.dtype.kind in "iu":
         options["filters"] = [numcodecs.Delta(dtype=values.dtype.str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import time
@@ -13,11 +14,11 @@ import pytest
 from distributed import Client, LocalCluster
 
 import cellucid_lazy as cl
-from tests.engine.test_faults import LEAST, TaskError, atlas
+from tests.engine.test_clean_up import LEAST, TaskError, atlas
 from tests.engine.test_same_bytes import files_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client():
     """Two workers that are started anew when they die."""
     with (
@@ -45,7 +46,7 @@ def test_an_export_survives_the_death_of_a_worker(tmp_path, client, memory_budge
                 scratch=tmp_path / "scratch",
                 progress=False,
             )
-        except BaseException as problem:  # noqa: BLE001
+        except BaseException as problem:
             failures.append(problem)
 
     worker = Thread(target=export)
@@ -64,8 +65,6 @@ def test_an_export_survives_the_death_of_a_worker(tmp_path, client, memory_budge
     found = files_of(tmp_path / "out" / "var")
     names = [f"{gene}.values.f32.gz" for gene in range(1000)]
     assert set(found) == set(names)
-    import gzip
-
     rows = np.arange(12_000) * 7
     for gene in range(0, 1000, 37):
         expected = ((rows + gene) % 11).astype(np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -45,12 +47,12 @@ def test_pieces_join_to_the_dense_columns(matrix, data):
     rows = data.draw(borders(matrix.shape[0]))
     pieces = [
         piece_of(matrix[start:stop], first_row=start)
-        for start, stop in zip(rows, rows[1:], strict=False)
+        for start, stop in itertools.pairwise(rows)
         if stop > start
     ]
     same_columns(join_pieces(pieces), expected)
     genes = data.draw(borders(matrix.shape[1]))
-    for start, stop in zip(genes, genes[1:], strict=False):
+    for start, stop in itertools.pairwise(genes):
         if stop > start:
             same_columns(
                 join_pieces([piece.genes(start, stop) for piece in pieces]), expected[:, start:stop]
