@@ -26,7 +26,7 @@ _MOST_VALUES = 3 * 2**20
 # A pass that keeps few genes of each block needs no large ones.
 _FILTERED_VALUES = 2**20
 _LEAST_VALUES = 2**14
-_LEAST_BUDGET = 64 * 2**20
+_LEAST_BUDGET = 64 * 10**6
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
 _COLUMNS = 3
 
@@ -164,7 +164,7 @@ def memory_budget(given: int | str | None = None) -> int:
     Returns
     -------
     int
-        Bytes, at least 64 MiB.
+        Bytes, at least 64 MB.
 
     Raises
     ------
