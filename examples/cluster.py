@@ -28,7 +28,7 @@ if __name__ == "__main__":
     with (
         tempfile.TemporaryDirectory() as made,
         # For real machines: Client("tcp://scheduler:8786"), or dask-jobqueue's clusters.
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
     ):
         given = [Path(word) for word in sys.argv[1:]]

@@ -27,7 +27,7 @@ def client(tmp_path_factory):
                 n_workers=2,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 local_directory=folder,
             ) as cluster,
             Client(cluster) as client,

@@ -12,6 +12,7 @@ from cellucid_lazy.errors import OptionError
 from cellucid_lazy.plan import machine_memory, memory_budget, plan_genes, plan_zeros
 
 MB, GB = 2**20, 2**30
+LEAST = 64 * 10**6
 ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000, "itemsize": 4}
 
 
@@ -149,7 +150,7 @@ def test_budget_as_text_or_bytes(given_, expected):
 
 
 @pytest.mark.parametrize(
-    "given_", ["much", "", "10 apples", [1], "12MB", "1e999", 0, -1, 64 * MB - 1]
+    "given_", ["much", "", "10 apples", [1], "12MB", "1e999", 0, -1, LEAST - 1]
 )
 def test_what_is_no_budget_is_refused_with_what_was_given(given_):
     with pytest.raises(OptionError, match="memory_budget=") as caught:
@@ -167,9 +168,9 @@ def test_budget_from_dask_configuration():
 
 def test_default_is_a_quarter_of_what_there_is(monkeypatch):
     with dask.config.set({"cellucid_lazy.memory-budget": None}):
-        assert memory_budget() == max(64 * MB, machine_memory() // 4)
+        assert memory_budget() == max(LEAST, machine_memory() // 4)
         monkeypatch.setattr(planning, "machine_memory", lambda: 100 * MB)
-        assert memory_budget() == 64 * MB
+        assert memory_budget() == LEAST
 
 
 @pytest.mark.parametrize(
