@@ -18,7 +18,7 @@ from cellucid_lazy.options import Options
 from cellucid_lazy.source import Column, Element, Source
 
 DIMENSIONS = (1, 2, 3)
-KEPT_BYTES = 128 * 2**20
+KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
