@@ -44,7 +44,7 @@ def naive_centroids(values, codes, n_categories, quantile, min_points):
     return np.array(rows).reshape(n_categories, values.shape[1] + 1)
 
 
-def naive_outliers(values, codes, n_categories, min_points):
+def naive_outliers(values, codes, n_categories, min_points, slack=0.0):
     out = np.full(len(codes), np.nan, np.float32)
     for category in range(n_categories):
         cells = cells_of(values, codes, category)
@@ -52,7 +52,7 @@ def naive_outliers(values, codes, n_categories, min_points):
         if len(points) < max(min_points, 1):
             continue
         distances = np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1))
-        ranks = np.searchsorted(np.sort(distances), distances, side="right")
+        ranks = np.searchsorted(np.sort(distances), distances * (1 + slack), side="right")
         out[cells] = ranks.astype(np.float32) / len(points)
     return out
 
@@ -70,7 +70,7 @@ def lazy(values, codes, rows):
     return da.from_array(values, chunks=(rows, 1)), da.from_array(codes, chunks=rows + 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(datasets(), st.integers(1, 61))
 def test_centroids_are_right_and_do_not_depend_on_chunks(data, rows):
     values, codes, k = data
@@ -93,7 +93,12 @@ def test_outliers_are_right_and_do_not_depend_on_chunks(data, rows):
     assert (result.shape, result.dtype) == (codes.shape, np.float32)
     again = outlier_quantiles(*lazy(values, codes, 60), **options)
     assert result.tobytes() == compute(again).tobytes()
-    np.testing.assert_array_equal(result, naive_outliers(values, codes, k, MIN_POINTS))
+    # Distances that are equal but for the order in which squares are added are no ties.
+    low, high = (naive_outliers(values, codes, k, MIN_POINTS, slack) for slack in (-1e-12, 1e-12))
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(high))
+    known = ~np.isnan(result)
+    assert (low[known] <= result[known]).all()
+    assert (result[known] <= high[known]).all()
 
 
 @settings(max_examples=60, deadline=None)
