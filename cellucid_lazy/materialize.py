@@ -15,7 +15,7 @@ from cellucid_lazy.output import Output
 from cellucid_lazy.plan import Plan
 from cellucid_lazy.sinks.directory import check_target, staged
 from cellucid_lazy.sinks.encode import ToFolder, ToMemory, make_folders
-from cellucid_lazy.sinks.scratch import scratch_folder, store_arrays
+from cellucid_lazy.sinks.scratch import check_scratch, scratch_folder, store_arrays
 from cellucid_lazy.writing import Writing, gene_groups
 
 
@@ -59,12 +59,15 @@ def to_bytes(
         When the data cannot be read.
     OptionError
         For a level or a budget out of range.
+    ExportError
+        When scratch cannot be used; it is looked at first, whether or not it will be needed.
     """
     if isinstance(names, str):
         raise OptionError(f"names={names!r}: give a list of names, such as [{names!r}]")
     target = ToMemory(compression_level(compress))
-    writing = Writing(target, budget=memory_budget, scratch=_text(scratch), progress=progress)
-    with _room_for_edges(catalogue, writing.budget, _text(scratch)) as roomy:
+    folder = check_scratch(scratch)
+    writing = Writing(target, budget=memory_budget, scratch=folder, progress=progress)
+    with _room_for_edges(catalogue, writing.budget, folder) as roomy:
         outputs = [roomy[name] for name in dict.fromkeys(names)]
         writing.write(outputs)
     return {output.name: writing.files[output.name] for output in outputs}
@@ -103,7 +106,8 @@ def to_directory(
     Raises
     ------
     ExportError
-        When the folder must not be replaced or cannot be written; an earlier export stays.
+        When the folder must not be replaced or cannot be written, or scratch cannot be used; an
+        earlier export stays.
     CollisionError
         When two keys would share a file.
     DataError
@@ -112,15 +116,16 @@ def to_directory(
         For a budget out of range.
     """
     target = check_target(path, overwrite=overwrite)
+    folder = check_scratch(scratch)
     complete = catalogue.for_viewer()
     with staged(target) as staging:
         writing = Writing(
             ToFolder(catalogue.options.compression, str(staging)),
             budget=memory_budget,
-            scratch=_text(scratch),
+            scratch=folder,
             progress=None if progress else False,
         )
-        with _room_for_edges(complete, writing.budget, _text(scratch)) as roomy:
+        with _room_for_edges(complete, writing.budget, folder) as roomy:
             outputs = _viewer_outputs(roomy)
             make_folders(str(staging), (output.path or "" for output in outputs))
             writing.write(outputs)
@@ -197,7 +202,3 @@ def _check_names(catalogue: Catalogue, obs: set[str]) -> None:
         name.removeprefix("vectors/").rsplit("/", 1)[0] for name in catalogue.names("vectors")
     )
     check_collisions(f"{catalogue.source.name}: vector fields", fields, fix="rename one in obsm")
-
-
-def _text(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.fspath(path)

@@ -14,6 +14,7 @@ from scipy import sparse
 
 import cellucid_lazy as cl
 from tests import data, oracle
+from tests.helpers import raise_if_dask_computes
 
 
 def refuse(call, error, *parts):
@@ -495,6 +496,35 @@ def test_a_scratch_folder_that_is_not_there(written, tmp_path):
         patch.setattr("cellucid_lazy.plan._LEAST_BUDGET", 1)
         how = {"memory_budget": "20kB", "scratch": tmp_path / "nowhere"}
         export_refused(catalogue.source, tmp_path, cl.ExportError, tmp_path / "nowhere", **how)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "forbidden"])
+def test_scratch_that_cannot_be_used_is_refused_before_any_work(kind, written, tmp_path):
+    """Also where little is asked for, that needs no scratch."""
+    catalogue = cl.outputs(written())
+    scratch = tmp_path / "scratch"
+    if kind == "file":
+        scratch.write_text("mine")
+    if kind == "forbidden":
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        scratch.mkdir(mode=0o500)
+    says = "scratch folder cannot be written" if kind == "forbidden" else "scratch folder not found"
+    with raise_if_dask_computes():
+        export_refused(catalogue.source, tmp_path, cl.ExportError, scratch, says, scratch=scratch)
+        refuse(
+            lambda: cl.to_bytes(catalogue, ["points/2d"], scratch=scratch),
+            cl.ExportError,
+            scratch,
+            says,
+        )
+
+
+def test_an_earlier_export_outlives_scratch_that_is_not_there(written, tmp_path):
+    catalogue = cl.outputs(written())
+    cl.to_directory(catalogue, tmp_path / "out")
+    how = {"overwrite": True, "scratch": str(tmp_path / "nowhere")}
+    export_refused(catalogue.source, tmp_path, cl.ExportError, "nowhere", **how)
 
 
 def test_a_duplicated_cell_of_a_view_has_no_graph(tmp_path):

@@ -145,6 +145,36 @@ def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredA
     return stored
 
 
+def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
+    """Tell whether a folder can take scratch, before any work is done and whether or not it will.
+
+    Parameters
+    ----------
+    path
+        The folder, or None for the default.
+
+    Returns
+    -------
+    str or None
+        Absolute path, or None.
+
+    Raises
+    ------
+    ExportError
+        When it is not there, is no folder, or cannot be written.
+    """
+    return None if path is None else str(_usable(path))
+
+
+def _usable(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: scratch folder not found; make it, or give another scratch=")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(f"{folder}: scratch folder cannot be written; give another scratch=")
+    return folder
+
+
 @contextmanager
 def scratch_folder(parent: str | os.PathLike[str] | None, needed: int) -> Iterator[str]:
     """Make a scratch folder with room for what is needed, and remove it in the end.
@@ -164,12 +194,10 @@ def scratch_folder(parent: str | os.PathLike[str] | None, needed: int) -> Iterat
     Raises
     ------
     ExportError
-        When the folder is not there or has too little space; nothing was begun then.
+        When the folder cannot be used or has too little space; nothing was begun then.
     """
     chosen = parent or dask.config.get("temporary-directory", None) or tempfile.gettempdir()
-    folder = Path(chosen).absolute()
-    if not folder.is_dir():
-        raise ExportError(f"{folder}: scratch folder not found; make it, or give another scratch=")
+    folder = _usable(chosen)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ExportError(
