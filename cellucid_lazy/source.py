@@ -107,34 +107,95 @@ class Expression(Protocol):
     def n_stored(self) -> int:
         """Number of stored values (nonzeros, or cells x genes when dense)."""
 
+    @property
+    def by_gene(self) -> bool:
+        """Whether a gene can be read without the others."""
+
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns, one pass over the matrix."""
 
-    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
-        """How to cut the matrix for a transposition, about ``stored_values`` at a time.
+    def blocks(self, stored_values: int) -> MatrixBlocks:
+        """Lazy blocks of about ``stored_values``; reads nothing."""
 
-        ``balanced`` allows to read where rows or columns begin, so that blocks are equal.
+    def gene_reads(
+        self, genes: np.ndarray[Any, Any], *, block_values: int, most_genes: int
+    ) -> GeneReads:
+        """How to read genes for all cells, each stored chunk once.
+
+        Blocks are of about ``block_values`` and equal, which may take a look at where rows begin;
+        where genes are read apart from each other, at most ``most_genes`` share a block.
         """
 
 
 @dataclass(frozen=True)
-class PieceSource:
-    """A matrix cut for transposing it out of core.
+class MatrixBlocks:
+    """A matrix as lazy blocks.
 
     Attributes
     ----------
     blocks
         2-D lazy array whose blocks are CSR, CSC or dense; sparse ones are cut along one axis only.
-    by
-        The axis the blocks are stored by: those of ``"genes"`` are CSC and hold all cells.
     cells, genes
         Positions of the dataset's cells and genes in ``blocks``; None when they are the same.
     """
 
     blocks: da.Array
-    by: Literal["cells", "genes"]
     cells: np.ndarray[Any, Any] | None = None
     genes: np.ndarray[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class BlockRead:
+    """A block of cells that is read within a task.
+
+    Attributes
+    ----------
+    first_row
+        Number of its first cell.
+    read
+        ``read(*inputs)`` gives the block, (cells, genes), CSR, CSC or dense.
+    inputs
+        What other tasks make for it.
+    """
+
+    first_row: int
+    read: Callable[..., Any]
+    inputs: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class GeneGroup:
+    """Genes that are read together.
+
+    Attributes
+    ----------
+    wanted
+        Their places among the genes asked for, rising.
+    columns
+        The column of each in the blocks; None when they are the blocks' columns in order.
+    blocks
+        All cells, in order.
+    """
+
+    wanted: np.ndarray[Any, Any]
+    columns: np.ndarray[Any, Any] | None
+    blocks: Sequence[BlockRead]
+
+
+@dataclass(frozen=True)
+class GeneReads:
+    """How genes are read.
+
+    Attributes
+    ----------
+    groups
+        Each gene asked for is in one of them.
+    cells
+        Positions of the dataset's cells among the rows of the blocks; None when they are the same.
+    """
+
+    groups: Sequence[GeneGroup]
+    cells: np.ndarray[Any, Any] | None = None
 
 
 @dataclass(frozen=True)

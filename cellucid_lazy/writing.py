@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
-from cellucid_lazy.gene_pass import Encoded, gene_tasks, plan_pass
+from cellucid_lazy.gene_pass import gene_tasks, plan_pass
+from cellucid_lazy.gene_writer import Encoded
 from cellucid_lazy.manifest import GeneRanges
 from cellucid_lazy.output import Output
 from cellucid_lazy.plan import Plan

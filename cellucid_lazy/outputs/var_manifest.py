@@ -70,7 +70,7 @@ def _lazy_ranges(context: Context, names: tuple[str, ...]) -> da.Array:
     expression = context.source.expression
     if expression is None:
         return da.zeros((3, len(names)))
-    cut = expression.pieces(_BLOCK_VALUES)
+    cut = expression.blocks(_BLOCK_VALUES)
     rows = None
     if cut.cells is not None:
         chosen = np.zeros(cut.blocks.shape[0], dtype=bool)

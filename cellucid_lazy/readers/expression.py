@@ -1,40 +1,40 @@
-"""Expression matrices: stored by cell, stored by gene, dense, or an array of the user's."""
+"""Expression matrices that are cut into blocks of a grid, and subsets of any expression matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
-from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cellucid_lazy.readers.lazy_array import lazy_array
-from cellucid_lazy.readers.memory_array import MemoryArray
-from cellucid_lazy.readers.sparse_array import SparseReader
-from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
-from cellucid_lazy.source import ArrayReader, Expression, PieceSource
-from cellucid_lazy.transforms.genes import gene_columns, to_float32
+from cellucid_lazy.source import (
+    ArrayReader,
+    BlockRead,
+    Expression,
+    GeneGroup,
+    GeneReads,
+    MatrixBlocks,
+)
+from cellucid_lazy.transforms.genes import gene_columns
 
-# Stored values of one block: 8 MB of float32 values and int32 indices.
+# Values of one block when nothing else decides.
 BLOCK_VALUES = 2**20
-# Bytes of one dense block of columns read from a matrix stored by gene.
-DENSE_BYTES = 64 * 2**20
 
 Layout = Literal["csr", "csc", "dense"]
 
 
 @dataclass(frozen=True, eq=False)
 class BlockedExpression:
-    """A matrix that is best read in blocks along cells, genes picked from each.
+    """A matrix whose genes are picked from lazy blocks.
 
     Attributes
     ----------
     build
-        ``build(stored_values, balanced)`` gives the lazy matrix in blocks of about that many
-        values; ``balanced`` allows to read where rows begin, to cut evenly.
+        ``build(stored_values)`` gives the lazy matrix in blocks of about that many values.
     layout
         How it is stored.
     shape
@@ -45,24 +45,50 @@ class BlockedExpression:
         Number of stored values.
     """
 
-    build: Callable[[int, bool], da.Array]
+    build: Callable[[int], da.Array]
     layout: Layout
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     n_stored: int
 
+    by_gene = False
+
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns."""
-        return gene_columns(self.build(BLOCK_VALUES, False), genes)
+        return gene_columns(self.build(BLOCK_VALUES), genes)
 
-    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
+    def blocks(self, stored_values: int) -> MatrixBlocks:
         """Blocks of about ``stored_values``, of whole rows or, if dense, of chunked genes."""
-        blocks = self.build(stored_values, balanced)
+        blocks = self.build(stored_values)
         widths: tuple[int, ...] = (blocks.shape[1],)
         if self.layout == "dense":
             most = stored_values // max(1, *blocks.chunks[0])
             widths = _joined(blocks.chunks[1], max(most, 1))
-        return PieceSource(blocks.rechunk({1: widths}), by="cells")
+        return MatrixBlocks(blocks.rechunk({1: widths}))
+
+    def gene_reads(
+        self, genes: NDArray[np.intp], *, block_values: int, most_genes: int
+    ) -> GeneReads:
+        """A group for each column of blocks that holds one of the genes."""
+        del most_genes  # the blocks decide
+        return GeneReads(list(_column_groups(self.blocks(block_values).blocks, genes)))
+
+
+def _column_groups(blocks: da.Array, genes: NDArray[np.intp]) -> Iterator[GeneGroup]:
+    first_rows = np.cumsum((0, *blocks.chunks[0][:-1])).tolist()
+    borders = np.cumsum((0, *blocks.chunks[1]))
+    owner = np.searchsorted(borders, genes, side="right") - 1
+    for number in np.unique(owner).tolist():
+        wanted = np.flatnonzero(owner == number)
+        tasks = blocks.blocks[:, number].to_delayed().ravel()
+        reads = [
+            BlockRead(row, _as_it_is, (task,)) for row, task in zip(first_rows, tasks, strict=True)
+        ]
+        yield GeneGroup(wanted, genes[wanted] - borders[number], reads)
+
+
+def _as_it_is(block: Any) -> Any:
+    return block
 
 
 def _joined(chunks: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -73,111 +99,6 @@ def _joined(chunks: tuple[int, ...], most: int) -> tuple[int, ...]:
             joined.append(0)
         joined[-1] += chunk
     return tuple(joined)
-
-
-@dataclass(frozen=True, eq=False)
-class ColumnExpression:
-    """A CSC matrix in storage: a gene is one slice."""
-
-    reader: SparseReader
-    layout: Layout = "csc"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Cells and genes."""
-        return self.reader.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
-        return self.reader.dtype
-
-    @property
-    def n_stored(self) -> int:
-        """Number of stored values."""
-        return self.reader.n_stored
-
-    def columns(self, genes: Sequence[int]) -> da.Array:
-        """Lazy (n_cells, len(genes)) float32 columns, each read as one slice."""
-        n_cells = self.shape[0]
-        wanted = tuple(int(gene) for gene in genes)
-        width = max(1, DENSE_BYTES // max(1, 4 * n_cells))
-        return da.from_array(
-            GeneSlices(self.reader, wanted),
-            chunks=(n_cells, min(width, len(wanted))),
-            name=f"genes-{self.reader.token}-{tokenize(wanted)}",
-            asarray=False,
-            fancy=False,
-            inline_array=not isinstance(self.reader.data, MemoryArray),
-            meta=np.empty((0, 0), dtype=np.float32),
-        ).rechunk({1: -1})
-
-    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
-        """Blocks of genes of about ``stored_values``."""
-        cut = major_cut(self.reader, stored_values, balanced=balanced)
-        return PieceSource(major_array(self.reader, cut), by="genes")
-
-
-class GeneSlices:
-    """Array-like of chosen genes of a CSC matrix; neighbours are read in one stretch."""
-
-    ndim = 2
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, reader: SparseReader, genes: tuple[int, ...]) -> None:
-        self.reader = reader
-        self.genes = genes
-        self.shape = (reader.shape[0], len(genes))
-
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float32]:
-        rows, columns = key
-        wanted = self.genes[columns]
-        out = np.empty((self.shape[0], len(wanted)), dtype=np.float32, order="F")
-        for first, last in self._stretches(sorted(set(wanted))):
-            block = self.reader.major(first, last + 1)
-            for place, gene in enumerate(wanted):
-                if first <= gene <= last:
-                    out[:, place] = to_float32(block[:, [gene - first]].toarray())[:, 0]
-        return out[rows]
-
-    def _stretches(self, genes: list[int]) -> list[tuple[int, int]]:
-        """Join genes whose values lie within a stored chunk of each other."""
-        chunk = self.reader.data.chunks[0] if self.reader.data.chunks else 0
-        stretches = [(genes[0], genes[0])] if genes else []
-        for gene in genes[1:]:
-            first, last = stretches[-1]
-            near = gene - last <= 64 and self._gap(last, gene) < chunk
-            if near or gene == last + 1:
-                stretches[-1] = (first, gene)
-            else:
-                stretches.append((gene, gene))
-        return stretches
-
-    def _gap(self, last: int, gene: int) -> int:
-        pointers = self.reader.pointers(last, gene + 1)
-        return int(pointers[-2] - pointers[1])
-
-
-def stored_sparse(reader: SparseReader) -> Expression:
-    """Describe a stored sparse matrix as an expression matrix.
-
-    Parameters
-    ----------
-    reader
-        The stored matrix, cells by genes.
-
-    Returns
-    -------
-    Expression
-        By cell or by gene, as it is stored.
-    """
-    if reader.layout == "csc":
-        return ColumnExpression(reader)
-
-    def build(stored_values: int, balanced: bool) -> da.Array:
-        return major_array(reader, major_cut(reader, stored_values, balanced=balanced))
-
-    return BlockedExpression(build, "csr", reader.shape, reader.dtype, reader.n_stored)
 
 
 def stored_dense(reader: ArrayReader) -> Expression:
@@ -199,8 +120,7 @@ def stored_dense(reader: ArrayReader) -> Expression:
     n_cells, n_genes = reader.shape
     chunk_rows, chunk_columns = reader.chunks or (1, n_genes)
 
-    def build(stored_values: int, balanced: bool) -> da.Array:
-        del balanced  # dense rows are equal
+    def build(stored_values: int) -> da.Array:
         rows = max(1, stored_values // max(1, n_genes)) // max(1, chunk_rows) * chunk_rows
         return lazy_array(reader, chunks=(max(rows, chunk_rows), chunk_columns))
 
@@ -227,7 +147,7 @@ def dask_expression(matrix: da.Array, *, n_stored: int | None = None) -> Express
         layout = "dense"
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
     return BlockedExpression(
-        lambda _values, _balanced: matrix,
+        lambda _values: matrix,
         layout,
         shape,
         matrix.dtype,
@@ -281,7 +201,19 @@ class SubsetExpression:
         columns = self.base.columns(wanted)
         return columns if self.cells is None else columns[self.cells]
 
-    def pieces(self, stored_values: int, *, balanced: bool = False) -> PieceSource:
-        """Pieces of the whole: only the last step picks the cells, whatever their order."""
-        whole = self.base.pieces(stored_values, balanced=balanced)
-        return PieceSource(whole.blocks, whole.by, self.cells, self.genes)
+    @property
+    def by_gene(self) -> bool:
+        """Whether a gene can be read without the others."""
+        return self.base.by_gene
+
+    def blocks(self, stored_values: int) -> MatrixBlocks:
+        """Blocks of the whole, and what of them belongs to the subset."""
+        return MatrixBlocks(self.base.blocks(stored_values).blocks, self.cells, self.genes)
+
+    def gene_reads(
+        self, genes: NDArray[np.intp], *, block_values: int, most_genes: int
+    ) -> GeneReads:
+        """Genes of the whole: only the last step picks the cells, whatever their order."""
+        wanted = genes if self.genes is None else self.genes[genes]
+        whole = self.base.gene_reads(wanted, block_values=block_values, most_genes=most_genes)
+        return replace(whole, cells=self.cells)

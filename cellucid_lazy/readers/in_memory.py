@@ -19,12 +19,13 @@ from cellucid_lazy.readers.dataset import (
     check_connectivities,
     check_expression,
 )
-from cellucid_lazy.readers.expression import dask_expression, stored_dense, stored_sparse
+from cellucid_lazy.readers.expression import dask_expression, stored_dense
 from cellucid_lazy.readers.frame import frame_columns
 from cellucid_lazy.readers.lazy_array import element_of, element_of_dask
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
+from cellucid_lazy.readers.sparse_expression import stored_sparse
 from cellucid_lazy.readers.stored import EDGE_VALUES, real_numbers
 from cellucid_lazy.readers.subset import positions, subset
 from cellucid_lazy.source import Column, Connectivities, Element, Expression, Source
@@ -177,12 +178,12 @@ def _graph(matrix: Any, token: str, name: str) -> Connectivities:
         whole = matrix_expression(matrix, token, place)
         return Connectivities(whole.shape, partial(_row_blocks, whole), whole.n_stored)
     reader = sparse_in_memory(matrix.T if matrix.format == "csc" else matrix, token, place)
-    cut = major_cut(reader, EDGE_VALUES, balanced=False)
+    cut = major_cut(reader, EDGE_VALUES)
     return Connectivities(reader.shape, partial(major_array, reader, cut), reader.n_stored)
 
 
 def _row_blocks(matrix: Expression) -> da.Array:
-    return matrix.pieces(EDGE_VALUES).blocks.rechunk({1: -1})
+    return matrix.blocks(EDGE_VALUES).blocks.rechunk({1: -1})
 
 
 def _columns(adata: AnnData, token: str, left_out: list[str]) -> dict[str, Column]:

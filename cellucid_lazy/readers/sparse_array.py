@@ -7,6 +7,7 @@ other cells or crash the process.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers.shared_chunks import ranges_of, read_ranges
 from cellucid_lazy.source import ArrayReader
 
 Layout = Literal["csr", "csc"]
@@ -113,11 +115,38 @@ class SparseReader:
             The slice, of ``dtype``; indices as stored, sorted or not.
         """
         pointers = self.pointers(start, stop)
-        low, high = int(pointers[0]), int(pointers[-1])
-        indices = self.indices.read(slice(low, high))
-        self._check_indices(indices, start, stop)
-        data = self.data.read(slice(low, high)).astype(self.dtype, copy=False)
-        return self._matrix(data, indices, pointers - low)
+        return self.select(pointers[:-1], pointers[1:], between=(start, stop))
+
+    def select(
+        self,
+        begins: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        /,
+        *,
+        between: tuple[int, int],
+        decoded: Sequence[Mapping[int, NDArray[Any]]] = ({}, {}),
+    ) -> Any:
+        """Read chosen rows of a CSR matrix, or columns of a CSC one, no stored chunk twice.
+
+        Parameters
+        ----------
+        begins, ends
+            int64 (n,), rising: where each lies among the stored values, as ``pointers`` tells.
+        between
+            First and past-the-last of them, for messages.
+        decoded
+            Chunks of data and of indices that need not be read any more, by number.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix or csc_matrix
+            Of ``dtype``; indices as stored, sorted or not.
+        """
+        ranges = ranges_of(begins, ends)
+        indices = read_ranges(self.indices, ranges, decoded[1])
+        self._check_indices(indices, *between)
+        data = read_ranges(self.data, ranges, decoded[0]).astype(self.dtype, copy=False)
+        return self._matrix(data, indices, np.concatenate([[0], np.cumsum(ends - begins)]))
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
         if len(indices) and (indices.min() < 0 or indices.max() >= self.n_minor):

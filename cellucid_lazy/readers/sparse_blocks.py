@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dask.array as da
-import numpy as np
 from dask.base import tokenize
 from scipy import sparse
 
@@ -11,8 +10,10 @@ from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.readers.sparse_array import MajorBlocks, SparseReader
 
 
-def major_cut(reader: SparseReader, stored_values: int, *, balanced: bool) -> tuple[int, ...]:
-    """Cut the stored axis of a sparse matrix into blocks of about equal size.
+def major_cut(reader: SparseReader, stored_values: int) -> tuple[int, ...]:
+    """Cut the stored axis of a sparse matrix into equal numbers of rows (or columns).
+
+    Nothing is read, so a block may exceed the aim as far as its rows exceed the mean.
 
     Parameters
     ----------
@@ -20,10 +21,6 @@ def major_cut(reader: SparseReader, stored_values: int, *, balanced: bool) -> tu
         The stored matrix.
     stored_values
         Values aimed at per block.
-    balanced
-        Whether to read where rows (or columns) begin, so that blocks are equal whatever their
-        depth. Without it nothing is read, and a block may exceed the aim as far as its rows
-        exceed the mean.
 
     Returns
     -------
@@ -31,13 +28,6 @@ def major_cut(reader: SparseReader, stored_values: int, *, balanced: bool) -> tu
         Rows (CSR) or columns (CSC) of each block.
     """
     n_major = reader.n_major
-    n_blocks = -(-reader.n_stored // max(1, stored_values))
-    if balanced and n_blocks > 1:
-        begins = reader.pointers(0, n_major)
-        wanted = np.arange(1, n_blocks) * stored_values
-        borders = np.unique(np.searchsorted(begins, wanted, side="right") - 1)
-        borders = borders[(borders > 0) & (borders < n_major)]
-        return tuple(np.diff(np.concatenate([[0], borders, [n_major]])).tolist())
     step = max(1, min(n_major, n_major * stored_values // max(1, reader.n_stored)))
     whole, rest = divmod(n_major, step)
     return (step,) * whole + ((rest,) if rest or not whole else ())

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.expression import stored_dense, stored_sparse
+from cellucid_lazy.readers.expression import stored_dense
 from cellucid_lazy.readers.lazy_array import element_of
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
+from cellucid_lazy.readers.sparse_expression import stored_sparse
 from cellucid_lazy.source import ArrayReader, Connectivities, Element, Expression
 
 # Stored entries of the neighbour graph that are read at a time.
@@ -149,7 +150,7 @@ def _densified(reader: SparseReader, *, again: bool = False) -> da.Array:
     del again  # rare and small: one name serves both passes
     by_row = reader.layout == "csr"
     dense_rows = max(1, 2**22 // max(1, reader.shape[1]))
-    cut = major_cut(reader, dense_rows if by_row else reader.n_stored, balanced=False)
+    cut = major_cut(reader, dense_rows if by_row else reader.n_stored)
     matrix = major_array(reader, cut)
     meta = np.empty((0, 0), dtype=matrix.dtype)
     return matrix.map_blocks(_toarray, dtype=matrix.dtype, meta=meta)
@@ -195,9 +196,9 @@ def connectivities(storage: Storage, node: Any) -> Connectivities:
         reader.indptr,
         reader.where,
     )
-    cut = major_cut(by_row, EDGE_VALUES, balanced=False)
+    cut = major_cut(by_row, EDGE_VALUES)
     return Connectivities(reader.shape, partial(major_array, by_row, cut), reader.n_stored)
 
 
 def _row_blocks(matrix: Expression) -> da.Array:
-    return matrix.pieces(EDGE_VALUES).blocks.rechunk({1: -1})
+    return matrix.blocks(EDGE_VALUES).blocks.rechunk({1: -1})

@@ -130,7 +130,7 @@ class ZarrStorage:
         key = str(node.path)
         identity = _identity(self.name, key, str(node.metadata.to_dict()))
         shape = tuple(int(n) for n in node.shape)
-        chunks = tuple(int(n) for n in (node.shards or node.chunks))
+        chunks = tuple(int(n) for n in node.chunks)
         stamp = _stamp(self.name, key)
         return ZarrArray(self.name, key, self.options, identity, stamp, shape, dtype, chunks)
 

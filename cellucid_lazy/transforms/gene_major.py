@@ -138,20 +138,3 @@ def join_pieces(pieces: list[Piece], /) -> GeneBlock:
     ]
     joined = by_gene[0] if len(by_gene) == 1 else sparse.hstack(by_gene, format="csr")
     return GeneBlock(joined.data, joined.indices, joined.indptr, int(joined.shape[1]))
-
-
-def gene_block_of(block: Any, /) -> GeneBlock:
-    """Take a block of genes that is stored by gene already.
-
-    Parameters
-    ----------
-    block
-        SciPy CSC (n_cells, genes).
-
-    Returns
-    -------
-    GeneBlock
-        As `join_pieces` gives it.
-    """
-    data, rows, indptr = _columns_of(block)
-    return GeneBlock(data, rows, indptr, int(block.shape[0]))

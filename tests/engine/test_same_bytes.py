@@ -112,7 +112,7 @@ def test_any_plan_on_any_storage(case, way, sizes, bits, level, data):
         positions = data.draw(st.lists(st.integers(0, matrix.shape[1] - 1), min_size=1, max_size=9))
         if data.draw(st.booleans()):
             positions = list(range(matrix.shape[1]))
-        plan = made_plan("by gene" if expression.layout == "csc" else way, *sizes)
+        plan = made_plan("by gene" if expression.by_gene else way, *sizes)
         files, facts = run(expression, plan, positions=positions, bits=bits, level=level)
     for name, found in files.items():
         column = expected[:, int(name.split(":")[1])]
@@ -350,7 +350,7 @@ def test_dense_chunks_of_whole_genes_are_not_joined_to_the_whole(tmp_path, form,
     damage(tmp_path / "a", form)
     source = cl.open(tmp_path / "a")
     for most, width in ((3000, 2), (13_000, 4), (200_000, 40)):
-        assert source.expression.pieces(most).blocks.chunks[1][0] == width
+        assert source.expression.blocks(most).blocks.chunks[1][0] == width
     plan = made_plan(way, 6_000, 3)
     files, _ = run(source.expression, plan, positions=[5, 0, 4])
     assert [files[name] for name in ("0:5", "1:0", "2:4")] == [

@@ -1,0 +1,98 @@
+"""A block of genes becomes files, and facts about each gene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.sinks.encode import Target, put_whole
+from cellucid_lazy.transforms.gene_major import GeneBlock
+from cellucid_lazy.transforms.genes import column_facts, stored_facts
+from cellucid_lazy.transforms.quantize import quantization_range, quantize_block, quantized_dtype
+
+
+class Encoded(NamedTuple):
+    """What a task gives back for a block of genes.
+
+    Attributes
+    ----------
+    names
+        The genes.
+    facts
+        float64 (3, n_genes): min, max, finite count, before quantization.
+    files
+        What the target gave for each: a size, or the bytes.
+    """
+
+    names: tuple[str, ...]
+    facts: NDArray[np.float64]
+    files: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How a block of genes becomes files.
+
+    Attributes
+    ----------
+    target
+        Where files go.
+    bits
+        8, 16 or None.
+    cells
+        Positions of the dataset's cells among the rows read; None when they are the same.
+    """
+
+    target: Target
+    bits: Any
+    cells: NDArray[np.intp] | None
+
+    def write(self, block: GeneBlock, files: Sequence[tuple[str, str]]) -> Encoded:
+        """Encode every gene of a block; ``files`` holds name and path of each."""
+        dtype = np.dtype(np.float32) if self.bits is None else quantized_dtype(self.bits)
+        column = np.zeros(block.n_cells, dtype=dtype)
+        values, background, facts = self._encoded(block)
+        done = []
+        for place, (_, path) in enumerate(files):
+            low, high = int(block.indptr[place]), int(block.indptr[place + 1])
+            if self.cells is None:
+                column.fill(background[place])
+                column[block.cells[low:high]] = values[low:high]
+                shown = column
+            else:
+                shown, facts[:, place] = self._picked(block, low, high)
+            done.append(put_whole(self.target, path, shown))
+        return Encoded(tuple(name for name, _ in files), facts, tuple(done))
+
+    def _encoded(self, block: GeneBlock) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+        """Quantize stored values and the zeros between them, which is all a column holds."""
+        facts = stored_facts(block.data, block.indptr, n_rows=block.n_cells)
+        n_genes = facts.shape[1]
+        if self.bits is None or self.cells is not None:
+            return block.data, np.zeros(n_genes, dtype=np.float32), facts
+        values = np.empty(len(block.data), dtype=quantized_dtype(self.bits))
+        background = np.empty(n_genes, dtype=values.dtype)
+        zero = np.zeros(1, dtype=np.float32)
+        for place in range(n_genes):
+            stored = slice(int(block.indptr[place]), int(block.indptr[place + 1]))
+            low, high = quantization_range(*facts[:2, place].tolist())
+            values[stored] = quantize_block(block.data[stored], low, high, bits=self.bits)
+            background[place] = quantize_block(zero, low, high, bits=self.bits)[0]
+        return values, background, facts
+
+    def _picked(
+        self, block: GeneBlock, low: int, high: int
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Pick the cells of a subset first: its minimum and maximum are its own."""
+        whole = np.zeros(block.n_cells, dtype=np.float32)
+        whole[block.cells[low:high]] = block.data[low:high]
+        values = whole[self.cells]
+        facts = column_facts(values[:, None])[:, 0]
+        if self.bits is None:
+            return values, facts
+        smallest, largest = quantization_range(*facts[:2].tolist())
+        return quantize_block(values, smallest, largest, bits=self.bits), facts
