@@ -67,6 +67,41 @@ def test_to_bytes(form, client, sources):
     assert cl.to_bytes(catalogue, catalogue, 1) == expected
 
 
+def _watch_text():
+    """Count the reads of text in this worker."""
+    from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
+
+    read = Hdf5Strings.read
+
+    def watched(reader, *selection):
+        Hdf5Strings.watched.append((reader.key, str(selection)))
+        return read(reader, *selection)
+
+    Hdf5Strings.watched = []
+    Hdf5Strings.unwatched = read
+    Hdf5Strings.read = watched
+
+
+def _unwatch_text():
+    from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
+
+    Hdf5Strings.read = Hdf5Strings.unwatched
+    return Hdf5Strings.watched
+
+
+def test_text_is_read_once_by_the_workers(client, sources):
+    names = ["obs/sample/codes", "obs/sample/outliers", "obs/maybe_flag/codes", "manifest/obs"]
+    client.run(_watch_text)
+    try:
+        found = cl.to_bytes(cl.outputs(sources["h5ad"], OPTIONS), names)
+    finally:
+        reads = [one for told in client.run(_unwatch_text).values() for one in told]
+    reads = [one for one in reads if one[0].startswith("/obs/sample")]
+    assert len(reads) > 1
+    assert len(set(reads)) == len(reads)
+    assert found == by_threads(lambda: cl.to_bytes(cl.outputs(sources["h5ad"], OPTIONS), names))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_arrays(form, client, sources):
     catalogue = cl.outputs(sources[form], OPTIONS)

@@ -8,16 +8,21 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import anndata
 import dask
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from zarr.abc.store import SuffixByteRequest
 
 import cellucid_lazy as cl
+from cellucid_lazy.outputs import obs
+from cellucid_lazy.outputs.context import Room
 from tests import data, giant, oracle
 from tests.helpers import Reads, graph_bytes, raise_if_dask_computes, small_blocks
 
@@ -69,6 +74,144 @@ def test_building_computes_nothing(form, matrix, tmp_path, monkeypatch):
                 assert isinstance(fact, dask.array.Array)
         repr(catalogue)
         catalogue._repr_html_()
+
+
+# Text: one read finds the labels and keeps codes
+
+
+CALLS = {
+    "to_bytes": lambda catalogue, path: cl.to_bytes(catalogue, wanted(catalogue)),
+    "to_directory": lambda catalogue, path: cl.to_directory(catalogue, path, overwrite=True),
+}
+STORED = {  # length of the chunks of each text column, of its values and of its mask
+    "sample": (37, 37),
+    "doublet": (37, None),
+    "maybe_text": (37, 50),
+    "maybe_flag": (37, 50),
+}
+
+
+def write_text(form, folder):
+    """An atlas whose masks are stored in other chunks than the values."""
+    path = FORMS[form](data.atlas(300, 110), folder)
+    root = h5py.File(path, "r+") if form == "h5ad" else zarr.open_group(path, mode="r+")
+    for key, (_, length) in STORED.items():
+        if length == 50:
+            group = root["obs"][key]
+            mask, attributes = group["mask"][...], dict(group["mask"].attrs)
+            del group["mask"]
+            create = group.create_dataset if form == "h5ad" else group.create_array
+            create("mask", data=mask, chunks=(length,)).attrs.update(attributes)
+    if form == "h5ad":
+        root.close()
+    return path
+
+
+def assert_text_is_read_once(reads, n_cells=300):
+    """Each element and each stored chunk of each text column, of values and masks."""
+    seen = set()
+    for name, lengths in STORED.items():
+        for part, length in zip(("values", "mask"), lengths, strict=True):
+            plain = part == "values" and f"obs/{name}" in reads.touched()
+            key = f"obs/{name}" if plain else f"obs/{name}/{part}"
+            if key not in reads.touched():
+                continue
+            seen.add((name, part))
+            reads.assert_each_once(key, (n_cells,))
+            count = np.zeros(-(-n_cells // length), dtype=int)
+            for ((start, stop),) in reads.of(key):
+                count[start // length : -(-stop // length)] += 1
+            assert count.tolist() == [1] * len(count), key
+    assert {(name, "values") for name in STORED} <= seen
+    assert {("maybe_text", "mask"), ("maybe_flag", "mask")} <= seen
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_a_call_reads_text_once_and_finds_labels_once(form, call, tmp_path, monkeypatch):
+    small_blocks(monkeypatch, 5_000)
+    catalogue = cl.outputs(write_text(form, tmp_path))
+    with Reads(monkeypatch) as reads:
+        first = CALLS[call](catalogue, tmp_path / "out")
+    assert_text_is_read_once(reads)
+    assert len(reads.of("obs/maybe_text/values")) > 1
+    with Reads(monkeypatch) as reads:
+        # What the call found, the catalogue knows: building reads no cell.
+        labels = {key: catalogue[f"obs/{key}/codes"].labels for key in STORED}
+        build(catalogue, [name for name in wanted(catalogue) if name.startswith("obs")])
+        assert not any("values" in key or key in {"obs/sample"} for key in reads.touched())
+    assert labels["sample"] == ("B/naïve", "NK", "T cells", "unknown")
+    for finds in ("number", "distinct"):
+        monkeypatch.setattr(obs, finds, None)
+    with Reads(monkeypatch) as reads:
+        assert CALLS[call](catalogue, tmp_path / "out") == first
+    assert_text_is_read_once(reads)
+
+
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_without_room_for_codes_text_is_read_again(form, tmp_path, monkeypatch):
+    small_blocks(monkeypatch, 5_000)
+    path = write_text(form, tmp_path)
+    right = CALLS["to_bytes"](cl.outputs(path), None)
+    catalogue = cl.outputs(path)
+    monkeypatch.setattr(Room, "take", lambda room, n_bytes: False)
+    with Reads(monkeypatch) as reads:
+        assert CALLS["to_bytes"](catalogue, None) == right
+    assert max(Counter(reads.of("obs/maybe_text/values")).values()) == 2
+
+
+def test_codes_share_the_room_of_their_call(tmp_path, monkeypatch):
+    """400 cells: 800 bytes are asked for text, 400 for booleans; 400 are needed."""
+    catalogue = cl.outputs(FORMS["h5ad"](data.atlas(), tmp_path)).within(8 * 1000)
+    kept = {}
+    for key in ("sample", "maybe_text", "maybe_flag"):
+        with Reads(monkeypatch) as reads:
+            codes = catalogue[f"obs/{key}/codes"].array
+            found = set(reads.boxes)
+            codes.compute()
+        kept[key] = set(reads.boxes) == found and len(reads.boxes) == len(found)
+    assert kept == {"sample": True, "maybe_text": False, "maybe_flag": True}
+
+
+def test_labels_known_before_a_call_are_not_found_again(tmp_path, monkeypatch):
+    small_blocks(monkeypatch, 5_000)
+    catalogue = cl.outputs(write_text("h5ad", tmp_path))
+    build(catalogue, [f"obs/{key}/codes" for key in STORED])
+    with Reads(monkeypatch) as reads:
+        CALLS["to_bytes"](catalogue, None)
+    assert_text_is_read_once(reads)
+
+
+def test_graphs_of_the_catalogue_stay_small_after_a_call(tmp_path, monkeypatch):
+    """What a call holds goes with it: the catalogue's own graphs read their file."""
+    path = FORMS["h5ad"](data.atlas(3000, slim=True), tmp_path)
+    catalogue = cl.outputs(path)
+    right = cl.to_bytes(catalogue, ["obs/sample/codes"])["obs/sample/codes"]
+    with Reads(monkeypatch) as reads:
+        codes = catalogue["obs/sample/codes"].array
+        assert reads.boxes == []
+        assert len(graph_bytes(codes)) < 3000
+        assert codes.compute().tobytes() == right
+        assert len(reads.boxes) > 0
+    assert codes.name == cl.outputs(path)["obs/sample/codes"].array.name
+
+
+def test_a_column_of_too_many_labels_is_read_once(tmp_path, monkeypatch):
+    """It is left out, with a warning from each call; nothing is read to find that out again."""
+    n_cells = 66_000
+    names = [f"cell{i}" for i in range(n_cells)]
+    adata = anndata.AnnData(
+        obs=pd.DataFrame({"barcode": names}, index=names),
+        obsm={"X_umap_2d": np.zeros((n_cells, 2), dtype=np.float32)},
+    )
+    catalogue = cl.outputs(data.write_h5ad(adata, tmp_path / "a.h5ad"))
+    for reading in (True, False):
+        with Reads(monkeypatch) as reads, pytest.warns(cl.LeftOutWarning, match="66,000"):
+            cl.to_directory(catalogue, tmp_path / "out", overwrite=True)
+        key = "obs/barcode" if "obs/barcode" in reads.touched() else "obs/barcode/values"
+        assert (key in reads.touched()) == reading
+        if reading:
+            reads.assert_each_once(key, (n_cells,))
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])

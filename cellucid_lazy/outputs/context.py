@@ -21,6 +21,29 @@ DIMENSIONS = (1, 2, 3)
 KEPT_BYTES = 256 * 2**20
 
 
+class Room:
+    """Bytes that may be held for as long as one call takes, shared by all that wants to hold some.
+
+    Parameters
+    ----------
+    n_bytes
+        How many there are.
+    """
+
+    def __init__(self, n_bytes: int = 0) -> None:
+        self.left = n_bytes
+
+    def take(self, n_bytes: int) -> bool:
+        """Take so many if they are left; tell whether they were."""
+        taken = n_bytes <= self.left
+        self.left -= n_bytes if taken else 0
+        return taken
+
+    def give_back(self, n_bytes: int) -> None:
+        """Return what was taken and is not needed."""
+        self.left += n_bytes
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which fields are offered.
@@ -62,12 +85,17 @@ class Context:
         For each field, the obsm key of each dimension.
     latent_key
         obsm key of the latent space, or None.
-    memo
-        What was found by reading, so that it is found once.
+    facts
+        What reading told of the source, so that it is found once: shared by every context made of
+        this one.
+    made
+        What outputs of this context share, such as lazy arrays: gone with the call it is for.
     keep
         Where the edges' shuffle puts its pieces, as `transforms.edges.edges` takes it.
     kept_bytes
         Up to this size an array that is needed twice is kept rather than read again.
+    room
+        What ``made`` may hold in memory. There is none outside a call: no graph holds an array.
     """
 
     source: Source
@@ -76,25 +104,36 @@ class Context:
     umap_resolution: Mapping[str, Any] | None
     vector_fields: Mapping[str, Mapping[int, str]]
     latent_key: str | None
-    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    facts: dict[Any, Any] = field(default_factory=dict, repr=False)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
     keep: Any = None
     kept_bytes: int = KEPT_BYTES
+    room: Room = field(default_factory=Room, repr=False)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Make a thing on first use and keep it: what several outputs share."""
-        if key not in self.memo:
-            self.memo[key] = make()
-        return self.memo[key]
+        return _once(self.made, key, make)
+
+    def learn(self, key: Hashable, find: Callable[[], Any]) -> Any:
+        """Find a thing out on first use and keep it, for this context and all of its source."""
+        return _once(self.facts, key, find)
 
     def with_options(self, options: Options) -> Context:
         """The same source under other options; keeps what was found already."""
         return replace(self, options=options)
 
     def within(self, budget: int, keep: Any) -> Context:
-        """The same outputs for a budget, with the edges' pieces kept elsewhere if ``keep``."""
-        edges = ("edges", "edge counts")
-        memo = {key: value for key, value in self.memo.items() if key not in edges}
-        return replace(self, memo=memo, keep=keep, kept_bytes=min(KEPT_BYTES, budget // 4))
+        """The same outputs for one call: its budget, and where the edges' pieces go if ``keep``.
+
+        What the call finds out stays known; what it makes and holds goes with it.
+        """
+        return replace(
+            self,
+            made={},
+            keep=keep,
+            kept_bytes=min(KEPT_BYTES, budget // 4),
+            room=Room(budget // 8),
+        )
 
     def read_twice(self, element: Element) -> tuple[da.Array, da.Array]:
         """An array for two passes: while it is small one array, which dask keeps in between."""
@@ -117,7 +156,7 @@ class Context:
     @property
     def gene_positions(self) -> Mapping[str, int]:
         """Column of each gene identifier; of duplicates the last, with a warning."""
-        found: Mapping[str, int] = self.once("gene positions", self._gene_positions)
+        found: Mapping[str, int] = self.learn("gene positions", self._gene_positions)
         return found
 
     def _gene_positions(self) -> dict[str, int]:
@@ -168,3 +207,9 @@ class Context:
     def dataset_id(self) -> str:
         """Identifier of the dataset: given, or made from its name."""
         return self.options.dataset_id or safe_name(self.dataset_name)
+
+
+def _once(memo: dict[Any, Any], key: Hashable, make: Callable[[], Any]) -> Any:
+    if key not in memo:
+        memo[key] = make()
+    return memo[key]

@@ -21,11 +21,15 @@ from cellucid_lazy.source import Column
 from cellucid_lazy.transforms.categories import (
     MOST_CATEGORIES,
     Distinct,
+    Numbered,
     code_dtype,
     distinct,
     encode_codes,
     encode_labels,
+    encode_numbered,
     merge_labels,
+    number,
+    numbered_bytes,
 )
 from cellucid_lazy.transforms.centroids import centroids as centroids_of
 from cellucid_lazy.transforms.genes import to_float32
@@ -122,9 +126,11 @@ def category(context: Context, key: str) -> Category:
 def _category(context: Context, key: str) -> Category:
     column = context.column(key)
     where = f"{context.source.name}: obs column {key!r}"
-    categories = (
-        _distinct(column, where) if column.labels is None else _labels(column.labels, where)
-    )
+    if column.labels is None:
+        categories, encode = _told_by_values(context, column, where)
+    else:
+        categories = _labels(column.labels, where)
+        encode = partial(encode_codes, column.values(), n_categories=len(categories), field=where)
     labels = merge_labels(categories)
     check_count(len(labels.names), where)
     try:
@@ -133,18 +139,7 @@ def _category(context: Context, key: str) -> Category:
         raise FieldError(
             f"{where}: {problem}; use obs_categorical_dtype='auto' or 'uint16'"
         ) from problem
-    if column.labels is None:
-        return Category(
-            labels.names, encode_labels(column.values(), categories=categories, dtype=dtype)
-        )
-    codes = encode_codes(
-        column.values(),
-        n_categories=len(categories),
-        dtype=dtype,
-        code_of=labels.code_of,
-        field=where,
-    )
-    return Category(labels.names, codes)
+    return Category(labels.names, encode(dtype=dtype, code_of=labels.code_of))
 
 
 def _labels(read: Callable[[], Sequence[object]], where: str) -> Sequence[object]:
@@ -154,11 +149,32 @@ def _labels(read: Callable[[], Sequence[object]], where: str) -> Sequence[object
         raise FieldError(f"{where}: {problem}") from problem
 
 
-def _distinct(column: Column, where: str) -> tuple[object, ...]:
-    (box,) = dask.compute(distinct(column.values()))
-    found: Distinct = box.item() if isinstance(box, np.ndarray) else box
+def _told_by_values(
+    context: Context, column: Column, where: str
+) -> tuple[Sequence[object], Callable[..., da.Array]]:
+    """Categories that only the values tell, and what encodes the column.
+
+    A call that has to find them keeps provisional codes of the same read, where it has room.
+    """
+    values = column.values()
+    fact = ("distinct", column.name)
+    most = numbered_bytes(context.source.n_cells, column.at_most or MOST_CATEGORIES)
+    if fact in context.facts or not context.room.take(most):
+        found: Distinct = context.learn(fact, lambda: _find(distinct(values)))
+        encode = partial(encode_labels, values, categories=found.values)
+    else:
+        numbered = Numbered(*dask.persist(*number(values)))
+        found = context.learn(fact, partial(_find, numbered.distinct))
+        encode = partial(encode_numbered, numbered, chunks=values.chunks[0])
+        context.room.give_back(most - numbered_bytes(context.source.n_cells, found.n_distinct))
     check_count(found.n_distinct, where)
-    return found.values
+    return found.values, encode
+
+
+def _find(lazy: da.Array) -> Distinct:
+    (box,) = dask.compute(lazy)
+    found: Distinct = box.item() if isinstance(box, np.ndarray) else box
+    return found
 
 
 def check_count(count: int, where: str) -> None:

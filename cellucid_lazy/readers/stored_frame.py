@@ -14,6 +14,7 @@ from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.readers.stored import Storage, attribute, encoding, real_numbers, where
 from cellucid_lazy.source import ArrayReader, Column
+from cellucid_lazy.transforms.blocks import rechunk
 from cellucid_lazy.transforms.genes import to_float32
 
 
@@ -130,7 +131,8 @@ def _nullable(storage: Storage, key: str, group: Any) -> Column:
 
 def _masked(values: ArrayReader, mask: ArrayReader, block: Callable[..., NDArray[Any]]) -> da.Array:
     found = lazy_array(values)
-    missing = lazy_array(mask, chunks=(found.chunksize[0],))
+    # Cut by its own stored chunks first: those of a mask, a byte per cell, are longer.
+    missing = rechunk(lazy_array(mask), found.chunks)
     dtype = np.float32 if block is _missing_number else object
     return da.map_blocks(block, found, missing, dtype=dtype, meta=np.empty((0,), dtype=dtype))
 

@@ -138,7 +138,12 @@ def _recode(
 
 
 def encode_labels(
-    values: da.Array, /, *, categories: Sequence[object], dtype: np.dtype[Any]
+    values: da.Array,
+    /,
+    *,
+    categories: Sequence[object],
+    dtype: np.dtype[Any],
+    code_of: NDArray[np.int32] | None = None,
 ) -> da.Array:
     """Encode labels, block by block.
 
@@ -150,21 +155,35 @@ def encode_labels(
         All distinct values, in category order.
     dtype
         uint8 or uint16.
+    code_of
+        New code of each category, where labels were merged.
 
     Returns
     -------
     dask.array.Array
         ``dtype`` (n_cells,).
     """
-    block = partial(_look_up, categories=tuple(categories), dtype=dtype)
+    block = partial(_look_up, categories=tuple(categories), dtype=dtype, code_of=code_of)
     return values.map_blocks(block, dtype=dtype, meta=np.empty((0,), dtype=dtype))
 
 
 def _look_up(
-    values: NDArray[Any], *, categories: tuple[object, ...], dtype: np.dtype[Any]
+    values: NDArray[Any],
+    *,
+    categories: tuple[object, ...],
+    dtype: np.dtype[Any],
+    code_of: NDArray[np.int32] | None,
 ) -> NDArray[Any]:
-    codes = pd.Index(categories, dtype=object).get_indexer(pd.Index(values.astype(object)))
-    return np.where(codes < 0, np.iinfo(dtype).max, codes).astype(dtype)
+    places = pd.Index(categories, dtype=object).get_indexer(pd.Index(values.astype(object)))
+    return _code_table(np.arange(len(categories)), code_of, dtype)[places]
+
+
+def _code_table(
+    places: NDArray[Any], code_of: NDArray[np.int32] | None, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Code of each place among the categories; last, so at -1 too, the missing code."""
+    codes = places if code_of is None else code_of[places]
+    return np.append(codes, np.iinfo(dtype).max).astype(dtype)
 
 
 class Distinct(NamedTuple):
@@ -182,6 +201,27 @@ class Distinct(NamedTuple):
     n_distinct: int
 
 
+class Numbered(NamedTuple):
+    """A column read once: its distinct values, and provisional codes that refer to them.
+
+    Attributes
+    ----------
+    distinct
+        Lazy 0-d object array that holds a `Distinct`.
+    codes
+        Lazy object array with an element per block of the column: the codes of its cells as the
+        block itself numbers its values, in the smallest unsigned type that holds them. The code
+        after the last means missing. A block with more values than can be encoded keeps none.
+    places
+        Lazy 0-d object array that holds a tuple with an array per block, uint32: for each of the
+        block's codes the place of its value among the distinct ones.
+    """
+
+    distinct: da.Array
+    codes: da.Array
+    places: da.Array
+
+
 def distinct(values: da.Array, /) -> da.Array:
     """Find the distinct values of a column, in bounded memory.
 
@@ -197,12 +237,30 @@ def distinct(values: da.Array, /) -> da.Array:
     dask.array.Array
         Lazy 0-d object array that holds a `Distinct`.
     """
-    partial_sets = values.map_blocks(
-        _distinct_block, dtype=object, chunks=((1,) * values.numblocks[0],), meta=_OBJECTS
+    return number(values).distinct
+
+
+def number(values: da.Array, /) -> Numbered:
+    """Find the distinct values of a column and number its cells, with one read for both.
+
+    The parts belong into one ``dask.persist``; `encode_numbered` then makes the codes.
+
+    Parameters
+    ----------
+    values
+        Text or booleans (n_cells,); None and NaN are missing.
+
+    Returns
+    -------
+    Numbered
+        Takes what `numbered_bytes` tells.
+    """
+    blocks = values.map_blocks(
+        _number_block, dtype=object, chunks=((1,) * values.numblocks[0],), meta=_OBJECTS
     )
-    return da.reduction(
-        partial_sets,
-        chunk=_pass_on,
+    found = da.reduction(
+        blocks,
+        chunk=_found_of,
         combine=_unite,
         aggregate=_finish,
         dtype=object,
@@ -210,35 +268,141 @@ def distinct(values: da.Array, /) -> da.Array:
         concatenate=True,
         split_every=8,
     )
+    one = np.empty((), dtype=object)
+    return Numbered(
+        found.map_blocks(_distinct_of, dtype=object, meta=one),
+        blocks.map_blocks(_codes_of, dtype=object, meta=_OBJECTS),
+        found.map_blocks(_places_of, dtype=object, meta=one),
+    )
+
+
+def numbered_bytes(n_cells: int, n_values: int, /) -> int:
+    """Tell how much the provisional codes of a column take at most.
+
+    Parameters
+    ----------
+    n_cells, n_values
+        Number of cells and of distinct values.
+
+    Returns
+    -------
+    int
+        Bytes: one or two for each cell; 0 for more values than can be encoded.
+    """
+    return n_cells * _local_dtype(n_values).itemsize if n_values <= MOST_CATEGORIES else 0
+
+
+def encode_numbered(
+    numbered: Numbered,
+    /,
+    *,
+    chunks: Sequence[int],
+    dtype: np.dtype[Any],
+    code_of: NDArray[np.int32] | None = None,
+) -> da.Array:
+    """Turn provisional codes into those that `encode_labels` gives, without the values.
+
+    Parameters
+    ----------
+    numbered
+        Of a column with no more distinct values than can be encoded.
+    chunks
+        Number of cells of each of its blocks.
+    dtype
+        uint8 or uint16.
+    code_of
+        New code of each distinct value, where labels were merged.
+
+    Returns
+    -------
+    dask.array.Array
+        ``dtype`` (n_cells,).
+    """
+    codes: da.Array = da.map_blocks(
+        partial(_settle, dtype=dtype, code_of=code_of),
+        numbered.codes,
+        numbered.places,
+        chunks=(tuple(chunks),),
+        dtype=dtype,
+        meta=np.empty((0,), dtype=dtype),
+    )
+    return codes
+
+
+def _settle(
+    codes: NDArray[Any],
+    places: NDArray[Any],
+    *,
+    dtype: np.dtype[Any],
+    code_of: NDArray[np.int32] | None,
+    block_id: tuple[int, ...],
+) -> NDArray[Any]:
+    settled: NDArray[Any] = _code_table(places.item()[block_id[0]], code_of, dtype)[codes.item()]
+    return settled
 
 
 _OBJECTS: NDArray[Any] = np.empty((0,), dtype=object)
 
 
 class _Found(NamedTuple):
-    values: frozenset[object]
+    """Distinct values of some blocks, in the order found, and for each block the places of its own.
+
+    Hashes are sorted; beyond `MOST_CATEGORIES` they alone are kept.
+    """
+
+    values: tuple[object, ...]
     hashes: NDArray[np.uint64]
+    places: tuple[NDArray[np.uint32], ...]
 
 
-def _distinct_block(values: NDArray[Any]) -> NDArray[Any]:
-    unique = np.asarray(pd.unique(pd.Series(values.astype(object), dtype=object)))
-    present = unique[~pd.isna(unique)]
-    return _wrap(_Found(frozenset(present.tolist()), _hashes(present)))
+class _Block(NamedTuple):
+    found: _Found
+    codes: NDArray[np.unsignedinteger[Any]]
+
+
+def _number_block(values: NDArray[Any]) -> NDArray[Any]:
+    codes, unique = pd.factorize(values.astype(object))
+    hashes = _hashes(unique)
+    if len(hashes) > MOST_CATEGORIES:
+        return _wrap(_Block(_Found((), hashes, ()), np.empty((0,), dtype=np.uint8)))
+    found = _Found(tuple(unique.tolist()), hashes, (np.arange(len(unique), dtype=np.uint32),))
+    missing = codes < 0
+    local = codes.astype(_local_dtype(len(unique)))
+    local[missing] = len(unique)
+    return _wrap(_Block(found, local))
+
+
+def _local_dtype(n_values: int) -> np.dtype[Any]:
+    """Smallest unsigned type for the codes of so many values and one more for missing."""
+    return np.min_scalar_type(n_values)
 
 
 def _hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
     texts = np.array([str(one) for one in values], dtype=object)
-    return np.sort(pd.util.hash_array(texts, categorize=False))
+    return np.unique(pd.util.hash_array(texts, categorize=False))
 
 
-def _wrap(found: _Found) -> NDArray[Any]:
+def _wrap(content: object, shape: tuple[int, ...] = (1,)) -> NDArray[Any]:
     box = np.empty((1,), dtype=object)
-    box[0] = found
-    return box
+    box[0] = content
+    return box.reshape(shape)
 
 
-def _pass_on(boxes: NDArray[Any], **_: Any) -> NDArray[Any]:
-    return boxes
+def _found_of(boxes: NDArray[Any], **_: Any) -> NDArray[Any]:
+    return _wrap(boxes.item().found)
+
+
+def _codes_of(boxes: NDArray[Any]) -> NDArray[Any]:
+    return _wrap(boxes.item().codes)
+
+
+def _distinct_of(box: NDArray[Any]) -> NDArray[Any]:
+    found: _Found = box.item()
+    return _wrap(Distinct(found.values, len(found.hashes)), ())
+
+
+def _places_of(box: NDArray[Any]) -> NDArray[Any]:
+    return _wrap(box.item().places, ())
 
 
 def _unite(boxes: NDArray[Any], **_: Any) -> NDArray[Any]:
@@ -248,15 +412,25 @@ def _unite(boxes: NDArray[Any], **_: Any) -> NDArray[Any]:
 def _united(boxes: NDArray[Any]) -> _Found:
     founds: list[_Found] = list(boxes.ravel())
     hashes = np.unique(np.concatenate([found.hashes for found in founds]))
-    values = frozenset().union(*(found.values for found in founds))
-    return _Found(values if len(hashes) <= MOST_CATEGORIES else frozenset(), hashes)
+    if len(hashes) > MOST_CATEGORIES:
+        return _Found((), hashes, ())
+    # Equal texts become one object here: no more than the distinct values stays of the blocks.
+    place_of: dict[object, int] = {}
+    places: list[NDArray[np.uint32]] = []
+    for found in founds:
+        here = [place_of.setdefault(value, len(place_of)) for value in found.values]
+        table = np.array(here, dtype=np.uint32)
+        places += [table[own] for own in found.places]
+    return _Found(tuple(place_of), hashes, tuple(places))
 
 
 def _finish(boxes: NDArray[Any], **_: Any) -> NDArray[Any]:
     found = _united(boxes)
-    box = np.empty((), dtype=object)
-    box[()] = Distinct(tuple(sorted(found.values, key=_order)), len(found.hashes))
-    return box
+    order = sorted(range(len(found.values)), key=lambda place: _order(found.values[place]))
+    rank = np.empty(len(order), dtype=np.uint32)
+    rank[order] = np.arange(len(order), dtype=np.uint32)
+    values = tuple(found.values[place] for place in order)
+    return _wrap(_Found(values, found.hashes, tuple(rank[own] for own in found.places)), ())
 
 
 def _order(value: object) -> tuple[bool, str]:
