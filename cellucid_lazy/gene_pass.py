@@ -8,12 +8,15 @@ a block holds all cells of a few genes, and its piece is all there is to join.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dask
 import numpy as np
 from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
@@ -21,8 +24,10 @@ from cellucid_lazy.gene_writer import Encoded, Writer
 from cellucid_lazy.plan import Plan, plan_genes, plan_zeros
 from cellucid_lazy.sinks.encode import Target
 from cellucid_lazy.sinks.scratch import StoredPiece, store_piece
-from cellucid_lazy.source import GeneGroup
 from cellucid_lazy.transforms.gene_major import GeneBlock, Piece, join_pieces, piece_of
+
+# Handles gathered by one task; the more, the more chunks wait for the blocks that share them.
+_GATHERED = 8
 
 
 def plan_pass(genes: Mapping[str, Gene], *, budget: int, workers: int, threads: int) -> Plan:
@@ -104,34 +109,42 @@ def gene_tasks(
         columns, block_values=plan.block_values, most_genes=plan.genes_per_block
     )
     writer = Writer(target, first.bits, reads.cells)
-    tasks = []
-    for group in reads.groups:
+    name = uuid.uuid4().hex
+    graph, written = dict(reads.graph), []
+    for number, group in enumerate(reads.groups):
+        pieces = [(f"turn-{name}", number, place) for place in range(len(group.blocks))]
+        for key, block in zip(pieces, group.blocks, strict=True):
+            turn = partial(_turn, block.read, block.first_row, group.columns, scratch)
+            graph[key] = (turn, *block.inputs)
+        gathered = pieces if scratch is None else _gather(pieces, f"gather-{name}-{number}", graph)
         chosen = [files[place] for place in group.wanted.tolist()]
-        tasks += _group_tasks(group, chosen, writer, plan.genes_per_block, scratch)
-    return tasks
+        for part in _parts(len(chosen), plan.genes_per_block):
+            write = partial(_join_and_write, part.start, part.stop, writer, chosen[part])
+            written.append((f"write-{name}", number, part.start))
+            graph[written[-1]] = (write, gathered)
+    layers = HighLevelGraph.from_collections(name, graph)
+    return [Delayed(key, layers, layer=name) for key in written]
 
 
-def _group_tasks(
-    group: GeneGroup,
-    files: Sequence[tuple[str, str]],
-    writer: Writer,
-    genes_per_block: int,
-    scratch: str | None,
-) -> list[Delayed]:
-    turn = dask.delayed(_turn, pure=False)
-    pieces = [
-        turn(block.read, block.first_row, group.columns, scratch, *block.inputs)
-        for block in group.blocks
-    ]
-    # Handles of scratch files are gathered once; pieces in memory go to each task by themselves,
-    # so that on a cluster they stay where they are until they are needed.
-    gathered: Any = pieces if scratch is None else dask.delayed(list)(pieces)
-    return [
-        dask.delayed(_join_and_write, pure=False)(
-            gathered, part.start, part.stop, writer, files[part]
-        )
-        for part in _parts(len(files), genes_per_block)
-    ]
+def _gather(keys: list[Any], name: str, graph: dict[Any, Any]) -> Any:
+    """Gather handles of scratch files once for all tasks that read them.
+
+    Through a tree: a list of all would be one task that needs everything, and dask would then
+    decode every shared chunk before the first block. Pieces in memory are not gathered, so that on
+    a cluster they stay where they are until they are needed.
+    """
+    level = 0
+    while len(keys) > 1 or not level:
+        groups = [keys[begin : begin + _GATHERED] for begin in range(0, len(keys), _GATHERED)]
+        keys = [(name, level, number) for number in range(len(groups))]
+        join = list if not level else _joined
+        graph.update({key: (join, group) for key, group in zip(keys, groups, strict=True)})
+        level += 1
+    return keys[0]
+
+
+def _joined(parts: list[list[Any]]) -> list[Any]:
+    return [one for part in parts for one in part]
 
 
 def _parts(count: int, size: int) -> list[slice]:
@@ -150,11 +163,11 @@ def _turn(
 
 
 def _join_and_write(
-    pieces: Sequence[Piece | StoredPiece],
     start: int,
     stop: int,
     writer: Writer,
     files: Sequence[tuple[str, str]],
+    pieces: Sequence[Piece | StoredPiece],
 ) -> Encoded:
     block = join_pieces([piece.genes(start, stop) for piece in pieces])
     return writer.write(block, files)

@@ -53,19 +53,24 @@ class Writer:
 
     def write(self, block: GeneBlock, files: Sequence[tuple[str, str]]) -> Encoded:
         """Encode every gene of a block; ``files`` holds name and path of each."""
-        dtype = np.dtype(np.float32) if self.bits is None else quantized_dtype(self.bits)
-        column = np.zeros(block.n_cells, dtype=dtype)
         values, background, facts = self._encoded(block)
+        column = np.zeros(block.n_cells, dtype=values.dtype)
+        ground = background.dtype.type(0)
         done = []
         for place, (_, path) in enumerate(files):
             low, high = int(block.indptr[place]), int(block.indptr[place + 1])
-            if self.cells is None:
-                column.fill(background[place])
-                column[block.cells[low:high]] = values[low:high]
-                shown = column
-            else:
+            if self.cells is not None:
                 shown, facts[:, place] = self._picked(block, low, high)
-            done.append(put_whole(self.target, path, shown))
+                done.append(put_whole(self.target, path, shown))
+                continue
+            if background[place] != ground:
+                ground = background[place]
+                column.fill(ground)
+            cells = block.cells[low:high]
+            column[cells] = values[low:high]
+            done.append(put_whole(self.target, path, column))
+            # Most of a column is its ground: this costs less than to fill it for each gene.
+            column[cells] = ground
         return Encoded(tuple(name for name, _ in files), facts, tuple(done))
 
     def _encoded(self, block: GeneBlock) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:

@@ -155,7 +155,7 @@ class BlockRead:
     read
         ``read(*inputs)`` gives the block, (cells, genes), CSR, CSC or dense.
     inputs
-        What other tasks make for it.
+        What other tasks make for it: keys of a graph, or lists of keys.
     """
 
     first_row: int
@@ -190,11 +190,14 @@ class GeneReads:
     ----------
     groups
         Each gene asked for is in one of them.
+    graph
+        The tasks that the blocks' inputs name.
     cells
         Positions of the dataset's cells among the rows of the blocks; None when they are the same.
     """
 
     groups: Sequence[GeneGroup]
+    graph: Mapping[Any, Any]
     cells: np.ndarray[Any, Any] | None = None
 
 

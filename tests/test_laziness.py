@@ -353,9 +353,18 @@ def test_each_element_is_read_once(form, matrix, hundred_genes, tmp_path, monkey
     assert not any(key.startswith(("layers", "raw", "obsp")) for key in reads.touched())
 
 
-def test_each_stored_chunk_is_read_once_from_h5ad(hundred_genes, tmp_path, monkeypatch):
+BLOCKS = pytest.mark.parametrize("values", [None, 5_000, 300], ids=["whole", "some", "many"])
+
+
+@BLOCKS
+@pytest.mark.parametrize("matrix", ["csr", "csc", "dense"])
+def test_each_stored_chunk_is_read_once_from_h5ad(
+    matrix, values, hundred_genes, tmp_path, monkeypatch
+):
     """Counted at the file: no byte of it is read twice, whatever the blocks."""
-    path = FORMS["h5ad"](hundred_genes("csr"), tmp_path)
+    path = FORMS["h5ad"](hundred_genes(matrix), tmp_path)
+    if values is not None:
+        small_blocks(monkeypatch, values)
     catalogue = cl.outputs(path)
     build(catalogue, wanted(catalogue))
     with Reads(monkeypatch) as reads:
@@ -364,19 +373,15 @@ def test_each_stored_chunk_is_read_once_from_h5ad(hundred_genes, tmp_path, monke
     reads.assert_no_byte_twice()
 
 
-@pytest.mark.parametrize(
-    "matrix",
-    [
-        "csr",
-        pytest.param(
-            "csc", marks=pytest.mark.xfail(strict=True, reason="chunks across blocks of genes")
-        ),
-        "dense",
-    ],
-)
-def test_each_stored_chunk_is_read_once_from_zarr(matrix, hundred_genes, tmp_path, monkeypatch):
+@BLOCKS
+@pytest.mark.parametrize("matrix", ["csr", "csc", "dense"])
+def test_each_stored_chunk_is_read_once_from_zarr(
+    matrix, values, hundred_genes, tmp_path, monkeypatch
+):
     """Counted at the store."""
     path = FORMS["zarr"](hundred_genes(matrix), tmp_path)
+    if values is not None:
+        small_blocks(monkeypatch, values)
     catalogue = cl.outputs(path)
     build(catalogue, wanted(catalogue))
     got = []

@@ -50,7 +50,7 @@ def test_1_zarr_is_read_lazily(zarr_format, name, tmp_path, monkeypatch):
 
 def test_2_genes_share_one_pass_over_a_csr_file(tmp_path, monkeypatch):
     small_blocks(monkeypatch)
-    path = data.write_h5ad(data.atlas(slim=True), tmp_path / "a.h5ad", compression="gzip")
+    path = data.write_chunked(data.atlas(slim=True), tmp_path / "a.h5ad")
     backed = anndata.read_h5ad(path, backed="r")
     for source in (path, backed):
         catalogue = cl.outputs(source)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import dask
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,9 @@ class BlockedExpression:
     ) -> GeneReads:
         """A group for each column of blocks that holds one of the genes."""
         del most_genes  # the blocks decide
-        return GeneReads(list(_column_groups(self.blocks(block_values).blocks, genes)))
+        (blocks,) = dask.optimize(self.blocks(block_values).blocks)
+        groups = list(_column_groups(blocks, genes))
+        return GeneReads(groups, dict(blocks.__dask_graph__()))
 
 
 def _column_groups(blocks: da.Array, genes: NDArray[np.intp]) -> Iterator[GeneGroup]:
@@ -80,9 +83,9 @@ def _column_groups(blocks: da.Array, genes: NDArray[np.intp]) -> Iterator[GeneGr
     owner = np.searchsorted(borders, genes, side="right") - 1
     for number in np.unique(owner).tolist():
         wanted = np.flatnonzero(owner == number)
-        tasks = blocks.blocks[:, number].to_delayed().ravel()
         reads = [
-            BlockRead(row, _as_it_is, (task,)) for row, task in zip(first_rows, tasks, strict=True)
+            BlockRead(row, _as_it_is, ((blocks.name, place, number),))
+            for place, row in enumerate(first_rows)
         ]
         yield GeneGroup(wanted, genes[wanted] - borders[number], reads)
 

@@ -7,11 +7,10 @@ arrays of first and past-the-last position, rising, none of them empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
-from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from cellucid_lazy.source import ArrayReader
@@ -48,40 +47,52 @@ def chunks_touched(ranges: Ranges, chunk: int, /) -> NDArray[np.int64]:
     return np.unique(skipped + np.arange(len(skipped)))
 
 
-def share_chunks(
-    reader: ArrayReader, node: Delayed, blocks: Sequence[Ranges], /
-) -> list[dict[int, Delayed]]:
-    """Make a task for each stored chunk that more than one block needs.
+class SharedChunks:
+    """Tasks for the stored chunks of an array that more than one block needs.
 
     Parameters
     ----------
     reader
         A 1-D stored array.
-    node
-        The same reader as a task, so that data in memory are in a graph once.
     blocks
         The ranges that each block reads.
+    name
+        Of the tasks, unique in their graph.
+    reader_key
+        Key of the reader in that graph.
 
-    Returns
-    -------
-    list of dict
-        For each block its shared chunks by number; each computes to the chunk's values.
+    Attributes
+    ----------
+    graph
+        A task per chunk; each computes to the chunk's values.
     """
-    if reader.chunks is None or len(blocks) < 2:
-        return [{} for _ in blocks]
-    touched = [chunks_touched(ranges, reader.chunks[0]) for ranges in blocks]
-    numbers, counts = np.unique(np.concatenate(touched), return_counts=True)
-    shared = {
-        number: dask.delayed(_read_chunk, pure=False)(node, number)
-        for number in numbers[counts > 1].tolist()
-    }
-    return [
-        {number: shared[number] for number in block.tolist() if number in shared}
-        for block in touched
-    ]
+
+    def __init__(
+        self, reader: ArrayReader, blocks: Sequence[Ranges], name: str, reader_key: str
+    ) -> None:
+        self._name = name
+        self._of_block: list[list[int]] = [[] for _ in blocks]
+        self.graph: dict[Any, Any] = {}
+        if reader.chunks is None or len(blocks) < 2:
+            return
+        touched = [chunks_touched(ranges, reader.chunks[0]) for ranges in blocks]
+        numbers, counts = np.unique(np.concatenate(touched), return_counts=True)
+        shared = set(numbers[counts > 1].tolist())
+        self._of_block = [[one for one in block.tolist() if one in shared] for block in touched]
+        self.graph = {
+            (name, number): (partial(_read_chunk, number), reader_key) for number in shared
+        }
+
+    def numbers(self, block: int) -> list[int]:
+        """Numbers of the shared chunks that a block needs."""
+        return self._of_block[block]
+
+    def keys(self, block: int) -> list[tuple[str, int]]:
+        """Keys of their tasks."""
+        return [(self._name, number) for number in self._of_block[block]]
 
 
-def _read_chunk(reader: ArrayReader, number: int) -> NDArray[Any]:
+def _read_chunk(number: int, reader: ArrayReader) -> NDArray[Any]:
     assert reader.chunks is not None
     begin = number * reader.chunks[0]
     return reader.read(slice(begin, min(begin + reader.chunks[0], reader.shape[0])))
@@ -120,6 +131,41 @@ def read_ranges(
             low, high = max(begin, int(ranges[number, 0])), min(end, int(ranges[number, 1]))
             shift = int(shifts[number])
             out[low + shift : high + shift] = values[low - begin : high - begin]
+    return out
+
+
+def read_positions(
+    reader: ArrayReader,
+    positions: NDArray[np.int64],
+    /,
+    decoded: Mapping[int, NDArray[Any]] | None = None,
+) -> NDArray[Any]:
+    """Read single values of a 1-D stored array; chunks that hold none of them are left alone.
+
+    Parameters
+    ----------
+    reader
+        The stored array.
+    positions
+        int64 (n,), rising.
+    decoded
+        Values of chunks that need not be read any more, by number.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,), of the reader's dtype.
+    """
+    out = np.empty(len(positions), dtype=reader.dtype)
+    if not len(positions):
+        return out
+    numbers = positions // (reader.chunks[0] if reader.chunks else reader.shape[0])
+    firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    lasts = np.append(firsts[1:], len(positions)) - 1
+    ranges = np.stack([positions[firsts], positions[lasts] + 1], axis=1)
+    for begin, values in _stretches(reader, ranges, decoded or {}):
+        low, high = np.searchsorted(positions, [begin, begin + len(values)]).tolist()
+        out[low:high] = values[positions[low:high] - begin]
     return out
 
 

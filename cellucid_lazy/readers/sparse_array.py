@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.shared_chunks import ranges_of, read_ranges
+from cellucid_lazy.readers.shared_chunks import ranges_of, read_positions, read_ranges
 from cellucid_lazy.source import ArrayReader
 
 Layout = Literal["csr", "csc"]
@@ -148,6 +148,50 @@ class SparseReader:
         data = read_ranges(self.data, ranges, decoded[0]).astype(self.dtype, copy=False)
         return self._matrix(data, indices, np.concatenate([[0], np.cumsum(ends - begins)]))
 
+    def pick(
+        self,
+        pointers: NDArray[np.int64],
+        minor: NDArray[np.intp],
+        /,
+        *,
+        between: tuple[int, int],
+        decoded: Sequence[Mapping[int, NDArray[Any]]] = ({}, {}),
+    ) -> Any:
+        """Read chosen columns of successive rows of a CSR matrix (or rows of columns, CSC).
+
+        All indices are read, but only those chunks of data that hold one of the values.
+
+        Parameters
+        ----------
+        pointers
+            int64 (n + 1,): where the rows lie among the stored values.
+        minor
+            The columns wanted, rising, each once.
+        between, decoded
+            As ``select`` takes them.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix or csc_matrix
+            (n, len(minor)), or its transpose if CSC.
+        """
+        indices = read_ranges(self.indices, ranges_of(pointers[:1], pointers[-1:]), decoded[1])
+        self._check_indices(indices, *between)
+        hits = self._hits(indices, minor)
+        data = read_positions(self.data, hits + pointers[0], decoded[0])
+        inner = np.searchsorted(hits, pointers - pointers[0])
+        columns = np.searchsorted(minor, indices[hits])
+        data = data.astype(self.dtype, copy=False)
+        return self._matrix(data, columns, inner, n_minor=len(minor))
+
+    def _hits(self, indices: NDArray[Any], minor: NDArray[np.intp]) -> NDArray[np.intp]:
+        if len(minor) == 1:
+            return np.flatnonzero(indices == minor[0])
+        wanted = np.zeros(self.n_minor, dtype=np.bool_)
+        wanted[minor] = True
+        # Half the time of wanted[indices].
+        return np.flatnonzero(wanted.take(indices))
+
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
         if len(indices) and (indices.min() < 0 or indices.max() >= self.n_minor):
             raise DataError(
@@ -156,17 +200,20 @@ class SparseReader:
                 "the matrix is corrupted, write the file again"
             )
 
-    def _matrix(self, data: NDArray[Any], indices: NDArray[Any], pointers: NDArray[Any]) -> Any:
-        n = len(pointers) - 1
-        kind, shape = (
-            (sparse.csr_matrix, (n, self.n_minor))
-            if self.layout == "csr"
-            else (sparse.csc_matrix, (self.n_minor, n))
-        )
-        index_dtype = np.int32 if max(len(data), self.n_minor, n) < 2**31 else np.int64
+    def _matrix(
+        self,
+        data: NDArray[Any],
+        indices: NDArray[Any],
+        pointers: NDArray[Any],
+        n_minor: int | None = None,
+    ) -> Any:
+        n, m = len(pointers) - 1, self.n_minor if n_minor is None else n_minor
+        by_row = self.layout == "csr"
+        kind = sparse.csr_matrix if by_row else sparse.csc_matrix
+        index_dtype = np.int32 if max(len(data), m, n) < 2**31 else np.int64
         return kind(
             (data, indices.astype(index_dtype, copy=False), pointers.astype(index_dtype)),
-            shape=shape,
+            shape=(n, m) if by_row else (m, n),
             copy=False,
         )
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import dask
 import numpy as np
-from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from cellucid_lazy.readers.shared_chunks import Ranges, ranges_of, share_chunks
+from cellucid_lazy.readers.shared_chunks import Ranges, SharedChunks, ranges_of
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.source import BlockRead, GeneGroup, GeneReads
 
-_Decoded = Mapping[int, NDArray[Any]]
+_Numbers = tuple[list[int], list[int]]
 
 
 def reads_by_cell(
@@ -45,19 +44,21 @@ def reads_by_cell(
     DataError
         When the matrix cannot be read, or is inconsistent.
     """
-    node = _node(reader)
     pointers = reader.pointers(0, reader.n_major)
     rows = _equal_cut(pointers, block_values)
-    values = pointers[rows]
-    begins = _node(pointers)
-    ranges = [ranges_of(values[k : k + 1], values[k + 1 : k + 2]) for k in range(len(rows) - 1)]
+    cut = pointers[rows]
+    ranges = [ranges_of(cut[k : k + 1], cut[k + 1 : k + 2]) for k in range(len(rows) - 1)]
+    shared = _Shared.of(reader, ranges)
+    begins = f"begins-{shared.name}"
+    minor, place = np.unique(genes, return_inverse=True)
     blocks = []
-    for number, decoded in enumerate(_decoded_chunks(reader, node, ranges)):
-        start, stop = int(rows[number]), int(rows[number + 1])
-        read = partial(_read_rows, start=start, stop=stop)
-        blocks.append(BlockRead(start, read, (node, begins, *decoded)))
-    every = len(genes) == reader.shape[1] and bool((np.diff(genes) == 1).all())
-    return GeneReads([GeneGroup(np.arange(len(genes)), None if every else genes, blocks)])
+    for number, (start, stop) in enumerate(itertools.pairwise(rows.tolist())):
+        chosen = None if len(minor) == reader.n_minor else minor
+        read = partial(_read_rows, start, stop, chosen, shared.numbers(number))
+        blocks.append(BlockRead(start, read, (*shared.inputs(number), begins)))
+    in_order = len(minor) == len(place) and bool((np.diff(place) == 1).all())
+    group = GeneGroup(np.arange(len(genes)), None if in_order else place, blocks)
+    return GeneReads([group], {**shared.graph, begins: pointers})
 
 
 def _equal_cut(pointers: NDArray[np.int64], block_values: int) -> NDArray[np.intp]:
@@ -70,16 +71,20 @@ def _equal_cut(pointers: NDArray[np.int64], block_values: int) -> NDArray[np.int
 
 
 def _read_rows(
-    reader: SparseReader,
-    pointers: NDArray[np.int64],
-    data: _Decoded,
-    indices: _Decoded,
-    *,
     start: int,
     stop: int,
+    chosen: NDArray[np.intp] | None,
+    numbers: _Numbers,
+    reader: SparseReader,
+    data: list[NDArray[Any]],
+    indices: list[NDArray[Any]],
+    pointers: NDArray[np.int64],
 ) -> Any:
-    begins, ends = pointers[start:stop], pointers[start + 1 : stop + 1]
-    return reader.select(begins, ends, between=(start, stop), decoded=(data, indices))
+    rows, between = pointers[start : stop + 1], (start, stop)
+    decoded = _by_number(numbers, data, indices)
+    if chosen is None:
+        return reader.select(rows[:-1], rows[1:], between=between, decoded=decoded)
+    return reader.pick(rows, chosen, between=between, decoded=decoded)
 
 
 def reads_by_gene(
@@ -106,20 +111,19 @@ def reads_by_gene(
     DataError
         When the matrix cannot be read, or is inconsistent.
     """
-    node = _node(reader)
     pointers = reader.pointers(0, reader.n_major)
     columns, place = np.unique(genes, return_inverse=True)
     begins, ends = pointers[columns], pointers[columns + 1]
     runs = _runs(ends - begins, block_values, most_genes)
-    decoded = _decoded_chunks(reader, node, [ranges_of(begins[run], ends[run]) for run in runs])
+    shared = _Shared.of(reader, [ranges_of(begins[run], ends[run]) for run in runs])
     groups = []
-    for run, chunks in zip(runs, decoded, strict=True):
+    for number, run in enumerate(runs):
         wanted = np.flatnonzero((place >= run.start) & (place < run.stop))
         between = (int(columns[run.start]), int(columns[run.stop - 1]) + 1)
-        read = partial(_read_genes, begins=begins[run], ends=ends[run], between=between)
-        block = BlockRead(0, read, (node, *chunks))
+        read = partial(_read_genes, begins[run], ends[run], between, shared.numbers(number))
+        block = BlockRead(0, read, shared.inputs(number))
         groups.append(GeneGroup(wanted, place[wanted] - run.start, [block]))
-    return GeneReads(groups)
+    return GeneReads(groups, shared.graph)
 
 
 def _runs(lengths: NDArray[np.int64], most_values: int, most: int) -> list[slice]:
@@ -132,27 +136,51 @@ def _runs(lengths: NDArray[np.int64], most_values: int, most: int) -> list[slice
 
 
 def _read_genes(
-    reader: SparseReader,
-    data: _Decoded,
-    indices: _Decoded,
-    *,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     between: tuple[int, int],
+    numbers: _Numbers,
+    reader: SparseReader,
+    data: list[NDArray[Any]],
+    indices: list[NDArray[Any]],
 ) -> Any:
-    return reader.select(begins, ends, between=between, decoded=(data, indices))
+    decoded = _by_number(numbers, data, indices)
+    return reader.select(begins, ends, between=between, decoded=decoded)
 
 
-def _node(value: Any) -> Delayed:
-    """A thing that all tasks share, as a task of its own: a graph holds it once."""
-    return dask.delayed(value, pure=False, traverse=False)
+class _Shared(NamedTuple):
+    """What the blocks of a matrix share: the reader, and chunks of data and of indices."""
+
+    name: str
+    data: SharedChunks
+    indices: SharedChunks
+    graph: dict[Any, Any]
+
+    @classmethod
+    def of(cls, reader: SparseReader, blocks: Sequence[Ranges]) -> _Shared:
+        name = uuid.uuid4().hex
+        # As values of their own, data in memory are in a graph once.
+        keys = {part: f"{part}-{name}" for part in ("reader", "data", "indices")}
+        data = SharedChunks(reader.data, blocks, f"data-chunk-{name}", keys["data"])
+        indices = SharedChunks(reader.indices, blocks, f"indices-chunk-{name}", keys["indices"])
+        values = {
+            keys["reader"]: reader,
+            keys["data"]: reader.data,
+            keys["indices"]: reader.indices,
+        }
+        return cls(name, data, indices, {**values, **data.graph, **indices.graph})
+
+    def numbers(self, block: int) -> _Numbers:
+        return self.data.numbers(block), self.indices.numbers(block)
+
+    def inputs(self, block: int) -> tuple[Any, ...]:
+        return f"reader-{self.name}", self.data.keys(block), self.indices.keys(block)
 
 
-def _decoded_chunks(
-    reader: SparseReader, node: Delayed, blocks: Sequence[Ranges]
-) -> list[tuple[dict[int, Delayed], dict[int, Delayed]]]:
-    shared = [
-        share_chunks(getattr(reader, part), getattr(node, part), blocks)
-        for part in ("data", "indices")
-    ]
-    return list(zip(*shared, strict=True))
+def _by_number(
+    numbers: _Numbers, data: list[NDArray[Any]], indices: list[NDArray[Any]]
+) -> tuple[dict[int, NDArray[Any]], dict[int, NDArray[Any]]]:
+    return (
+        dict(zip(numbers[0], data, strict=True)),
+        dict(zip(numbers[1], indices, strict=True)),
+    )

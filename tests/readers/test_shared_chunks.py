@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import dask
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.readers.shared_chunks import (
+    SharedChunks,
     chunks_touched,
     ranges_of,
+    read_positions,
     read_ranges,
-    share_chunks,
 )
 
 
@@ -60,13 +60,37 @@ def test_blocks_read_their_values_and_together_each_chunk_once(case, chunk, data
     cuts = data.draw(st.lists(st.integers(0, len(begins)), max_size=6).map(sorted))
     pairs = zip([0, *cuts], [*cuts, len(begins)], strict=True)
     blocks = [ranges_of(begins[low:high], ends[low:high]) for low, high in pairs]
-    shared = dask.compute(share_chunks(reader, dask.delayed(reader, traverse=False), blocks))[0]
-    found = [read_ranges(reader, *pair) for pair in zip(blocks, shared, strict=True)]
+    shared = SharedChunks(reader, blocks, "chunk", "reader")
+    found = []
+    chunks = {key: task[0](reader) for key, task in shared.graph.items()}
+    for number, ranges in enumerate(blocks):
+        values = [chunks[key] for key in shared.keys(number)]
+        decoded = dict(zip(shared.numbers(number), values, strict=True))
+        found.append(read_ranges(reader, ranges, decoded))
     expected = [np.arange(*pair) for pair in zip(begins, ends, strict=True)]
     assert np.concatenate(found).tolist() == [one for part in expected for one in part]
     assert all(values.dtype == reader.dtype for values in found)
     if chunk is not None:
         needed = {one // chunk for part in expected for one in part.tolist()}
+        assert reader.decoded == dict.fromkeys(needed, 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    taken=st.sets(st.integers(0, 199), max_size=60),
+    chunk=st.none() | st.integers(1, 60),
+    known=st.sets(st.integers(0, 199), max_size=5),
+)
+def test_single_values_leave_other_chunks_alone(taken, chunk, known):
+    reader = Counted(200, chunk)
+    decoded = {}
+    if chunk is not None:
+        firsts = [one * chunk for one in known if one * chunk < 200]
+        decoded = {one // chunk: np.arange(one, min(one + chunk, 200)) for one in firsts}
+    positions = np.array(sorted(taken), dtype=np.int64)
+    assert read_positions(reader, positions, decoded).tolist() == sorted(taken)
+    if chunk is not None:
+        needed = {one // chunk for one in taken} - set(decoded)
         assert reader.decoded == dict.fromkeys(needed, 1)
 
 
