@@ -6,6 +6,7 @@ An option that is not given is not passed on, so defaults are the library's own.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -49,10 +50,44 @@ def positive(text: str) -> int:
     return number
 
 
+class _Pair(argparse.Action):
+    """Collects KEY=VALUE into a mapping; complaints do not repeat the value, it may be secret."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        key, equals, text = values.partition("=")
+        if not key or not equals:
+            raise argparse.ArgumentError(self, "give KEY=VALUE")
+        try:
+            value = _option_value(text)
+        except ValueError as problem:
+            raise argparse.ArgumentError(self, f"{key}: is not valid JSON") from problem
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), key: value})
+
+
+def _option_value(text: str) -> Any:
+    """Read a switch or JSON; all else is text, also numbers, which keys may look like."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return json.loads(text) if text.startswith(("{", "[")) else text
+
+
 # Arguments of `cellucid_lazy.open`.
 OPENING = (
     Flag("--layer", "layer", "layer that serves as expression (default: X)", _text("KEY")),
     Flag("--use-raw", "use_raw", "take raw.X as expression", _SWITCH),
+    Flag(
+        "--storage-option",
+        "storage_options",
+        "of a URL, such as anon=true or endpoint_url=https://...; may be repeated",
+        {"action": _Pair, "metavar": "KEY=VALUE"},
+    ),
 )
 
 # Fields of `Options` that say what is offered.

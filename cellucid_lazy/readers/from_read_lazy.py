@@ -52,7 +52,7 @@ def behind(adata: AnnData, *, layer: str | None, use_raw: bool) -> Source | None
         return None
     from cellucid_lazy.readers import _open_path
 
-    source = _open_path(str(path), layer=layer, use_raw=use_raw, storage_options=None)
+    source = _open_path(str(path), layer=layer, use_raw=use_raw)
     names = adata.raw.var_names if use_raw else adata.var_names
     return source if source.read_gene_ids("index") == [str(name) for name in names] else None
 

@@ -7,16 +7,24 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 
-from cellucid_lazy.errors import DataError
+from cellucid_lazy.errors import CellucidLazyError, DataError
 from cellucid_lazy.readers import stored_frame
 from cellucid_lazy.readers.dataset import stored_source
+from cellucid_lazy.readers.remote import (
+    StorageOptions,
+    check_url,
+    find_mark,
+    refusal,
+    store_at,
+    written,
+)
 from cellucid_lazy.source import ArrayReader, Column, Source
 
 _MARKS = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
@@ -35,9 +43,11 @@ class ZarrArray:
     key
         Path of the array within it.
     options
-        Storage options of a remote store, as sorted pairs.
+        Storage options of a remote store.
+    zarr_format
+        2 or 3; with it a process that opens the array asks for one file, not for all marks.
     identity
-        Name of the content: sizes and times of the files, or the metadata of a remote array.
+        Name of the content: sizes and times of the files, or what a remote store tells.
     stamp
         Sizes and times of what any rewriting touches; reading anything else fails.
     shape, dtype, chunks
@@ -46,7 +56,8 @@ class ZarrArray:
 
     url: str
     key: str
-    options: tuple[tuple[str, Any], ...]
+    options: StorageOptions
+    zarr_format: Literal[2, 3]
     identity: str
     stamp: tuple[tuple[int, int], ...]
     shape: tuple[int, ...]
@@ -56,7 +67,8 @@ class ZarrArray:
     @property
     def token(self) -> str:
         """Name of the content."""
-        text = f"{self.url}|{self.key}|{self.identity}|{self.dtype}|{self.shape}"
+        place = f"{self.url}|{self.options.place}|{self.key}"
+        text = f"{place}|{self.identity}|{self.dtype}|{self.shape}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def read(self, *selection: slice) -> np.ndarray[Any, Any]:
@@ -69,14 +81,16 @@ class ZarrArray:
         """
         place = f"{self.url}: {self.key}"
         self._check_stamp()
+        array = None
         try:
-            array = _array(self.url, self.key, self.options, self.identity)
+            array = _array(self.url, self.key, self.options, self.zarr_format, self.identity)
             values = np.asarray(array[selection] if selection else array[...])
         except Exception as problem:
             # zarr, its codecs and its stores raise errors of many kinds; all mean the same here.
-            raise DataError(f"{place}: cannot be read: {type(problem).__name__}: {problem}") from (
-                problem
-            )
+            said = self.options.scrub(f"{type(problem).__name__}: {problem}")
+            if array is not None and array.shards and self.url.startswith("http"):
+                said += "; its chunks are in shards: does the server answer byte ranges?"
+            raise DataError(f"{place}: cannot be read: {said}") from problem
         self._check_stamp()
         if self.dtype.kind == "O":
             return _text(values)
@@ -104,11 +118,14 @@ class ZarrStorage:
     name
         Absolute path or URL.
     options
-        Storage options, as sorted pairs.
+        Storage options.
+    state
+        What a remote store tells of when it was written; empty for a local one.
     """
 
     name: str
-    options: tuple[tuple[str, Any], ...]
+    options: StorageOptions
+    state: str = ""
 
     def is_array(self, node: Any) -> bool:
         """Whether a node is an array."""
@@ -128,18 +145,20 @@ class ZarrStorage:
 
     def _reader(self, node: Any, dtype: np.dtype[Any]) -> ArrayReader:
         key = str(node.path)
-        identity = _identity(self.name, key, str(node.metadata.to_dict()))
+        identity = _identity(self.name, key, f"{node.metadata.to_dict()}{self.state}")
         shape = tuple(int(n) for n in node.shape)
         chunks = tuple(int(n) for n in node.chunks)
         stamp = _stamp(self.name, key)
-        return ZarrArray(self.name, key, self.options, identity, stamp, shape, dtype, chunks)
+        kind = node.metadata.zarr_format
+        return ZarrArray(self.name, key, self.options, kind, identity, stamp, shape, dtype, chunks)
 
 
 def _identity(url: str, key: str, metadata: str) -> str:
     """Name the content of an array without reading it.
 
     Local files tell by size and time. A remote store would have to be listed, so there the
-    metadata has to do: write changed data under a new URL.
+    metadata has to do, with the time of the store's own: who changes single arrays in place writes
+    them under a new URL, or writes the consolidated metadata again.
     """
     digest = hashlib.blake2b(metadata.encode(), digest_size=16)
     path = Path(url)
@@ -188,31 +207,20 @@ def _status(path: Path | str) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _store(url: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    if url.endswith(".zip") and "://" not in url:
-        return zarr.storage.ZipStore(url, mode="r")
+def _store(url: str, options: StorageOptions) -> Any:
     if "://" in url:
-        return zarr.storage.FsspecStore.from_url(
-            url, storage_options=_thawed(options), read_only=True
-        )
+        return store_at(url, options)
+    if url.endswith(".zip"):
+        return zarr.storage.ZipStore(url, mode="r")
     return zarr.storage.LocalStore(url, read_only=True)
 
 
 @lru_cache(maxsize=256)
-def _array(url: str, key: str, options: tuple[tuple[str, Any], ...], identity: str) -> Any:
+def _array(
+    url: str, key: str, options: StorageOptions, zarr_format: Literal[2, 3], identity: str
+) -> Any:
     del identity  # part of the cache's key: a rewritten array is opened anew
-    return zarr.open_array(_store(url, options), path=key, mode="r")
-
-
-def _frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (key, _frozen(value) if isinstance(value, Mapping) else value)
-        for key, value in sorted(options.items())
-    )
-
-
-def _thawed(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return {key: _thawed(value) if isinstance(value, tuple) else value for key, value in options}
+    return zarr.open_array(_store(url, options), path=key, mode="r", zarr_format=zarr_format)
 
 
 def is_zarr(path: Path) -> bool:
@@ -222,31 +230,36 @@ def is_zarr(path: Path) -> bool:
     return path.is_file() and path.suffix == ".zip"
 
 
-def _open_group(url: str, options: tuple[tuple[str, Any], ...]) -> Any:
+def _open_group(url: str, options: StorageOptions, *, mark: str | None = None) -> Any:
     """Open a group; consolidated metadata that hold a type unknown to this zarr are passed over.
 
-    uns may hold anything, and one array there must not keep the rest from being read.
+    uns may hold anything, and one array there must not keep the rest from being read. The mark of
+    a remote store says what to ask for.
     """
+    kind: Literal[2, 3] | None = None if mark is None else 3 if mark == "zarr.json" else 2
+    opened = partial(zarr.open_group, mode="r", zarr_format=kind)
     try:
-        return zarr.open_group(_store(url, options), mode="r")
+        consolidated = False if mark == ".zgroup" else None
+        return opened(_store(url, options), use_consolidated=consolidated)
     except Exception as problem:
         try:
-            return zarr.open_group(_store(url, options), mode="r", use_consolidated=False)
+            return opened(_store(url, options), use_consolidated=False)
         except Exception:  # the first problem tells more
-            raise DataError(
-                f"{url}: cannot be opened as a zarr store: "
-                f"{type(problem).__name__}: {str(problem)[:300]}"
-            ) from problem
+            if mark is not None:
+                raise refusal(url, options, problem) from problem
+            said = " ".join(f"{type(problem).__name__}: {problem}"[:300].split())
+            raise DataError(f"{url}: cannot be opened as a zarr store: {said}") from problem
 
 
 def open_column(url: str, frame: str, name: str) -> Column:
     """Describe one column of a dataframe in a local zarr store."""
-    root = _open_group(url, ())
-    return stored_frame.column(ZarrStorage(url, ()), root[frame], name)
+    options = StorageOptions()
+    root = _open_group(url, options)
+    return stored_frame.column(ZarrStorage(url, options), root[frame], name)
 
 
 def open_zarr(
-    url: str, *, layer: str | None, use_raw: bool, storage_options: Mapping[str, Any] | None
+    url: str, *, layer: str | None, use_raw: bool, storage_options: Mapping[str, Any] | None = None
 ) -> Source:
     """Describe a zarr store; reads metadata only.
 
@@ -267,9 +280,28 @@ def open_zarr(
     Raises
     ------
     DataError
-        When the store cannot be read or holds no AnnData.
+        When the store cannot be reached or read, or holds no AnnData.
+    OptionError
+        When the URL holds a password, or the storage options do not fit.
     """
-    options = _frozen(storage_options or {})
+    options = StorageOptions(storage_options)
+    if "://" in url:
+        return _open_remote(url, options, layer=layer, use_raw=use_raw)
     root = _open_group(url, options)
     storage = ZarrStorage(url, options)
     return stored_source(storage, root, kind="zarr", path=url, layer=layer, use_raw=use_raw)
+
+
+def _open_remote(url: str, options: StorageOptions, *, layer: str | None, use_raw: bool) -> Source:
+    check_url(url)
+    url = url.rstrip("/")
+    mark = find_mark(url, options)
+    root = _open_group(url, options, mark=mark)
+    storage = ZarrStorage(url, options, written(url, options, mark))
+    try:
+        return stored_source(storage, root, kind="zarr", path=url, layer=layer, use_raw=use_raw)
+    except CellucidLazyError:
+        raise
+    except Exception as problem:
+        # Without consolidated metadata, describing an AnnData goes on asking the store.
+        raise refusal(url, options, problem) from problem
