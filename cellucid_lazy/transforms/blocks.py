@@ -6,14 +6,19 @@ names depend on functions, options and inputs alone.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import dask.array
 import numpy as np
+from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import funcname
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     import dask.array as da
     import numpy.typing as npt
@@ -110,51 +115,128 @@ def whole_rows(array: da.Array, /) -> da.Array:
     return rechunk(array, {1: -1})
 
 
-def reduce_rows(
-    array: da.Array,
-    /,
-    chunk: Callable[..., Any],
-    combine: Callable[..., Any],
-    aggregate: Callable[..., Any],
+def map_rows(
+    function: Callable[..., Any],
+    rows: int,
     *,
-    output_size: int,
+    pieces: Sequence[da.Array] = (),
+    joined: Sequence[da.Array] = (),
+    whole: Sequence[da.Array] = (),
+    shape: tuple[int, ...] | None = None,
     dtype: npt.DTypeLike,
-    concatenate: bool = True,
 ) -> da.Array:
-    """Reduce along the first axis with a tree that depends on the number of blocks only.
+    """Apply a function to ranges of rows that have nothing to do with chunks.
+
+    There is one task per range, which cuts what it needs from the blocks it touches: no layers of
+    rechunking, and no copies of what comes in pieces.
 
     Parameters
     ----------
-    array
-        What to reduce.
-    chunk
-        Called with each block, and ``axis`` and ``keepdims``.
-    combine, aggregate
-        Called with up to ``SPLIT_EVERY`` results of `chunk` or `combine`; `aggregate` makes the
-        last step.
-    output_size
-        Length of the first axis of the result.
+    function
+        Called with the rows of each of `pieces`, as a list of blocks' parts; of each of `joined`,
+        as one array; then with each of `whole`. Pickles, and has a name that identifies it.
+    rows
+        Rows per range, counted from row 0.
+    pieces, joined
+        Arrays of equally many rows, chunked along rows only.
+    whole
+        Arrays of which every call gets all.
+    shape
+        Of what the function returns; by default a number per row.
     dtype
         Of the result.
-    concatenate
-        Whether results are joined along the first axis, or handed over as a list.
 
     Returns
     -------
     da.Array
-        Lazy, with the first axis `output_size` long.
+        Lazy, what the calls return below each other.
     """
-    result: da.Array = _dask.reduction(
-        array,
-        chunk=chunk,
-        combine=combine,
-        aggregate=aggregate,
-        axis=0,
-        keepdims=True,
-        output_size=output_size,
-        split_every=SPLIT_EVERY,
-        concatenate=concatenate,
-        dtype=np.dtype(dtype),
-        meta=np.empty((0,) * array.ndim, dtype=dtype),
-    )
-    return result
+    single = [rechunk(array, -1) for array in whole]
+    bounds = _row_bounds((*pieces, *joined)[0].shape[0], rows)
+    lengths = tuple(stop - start if shape is None else shape[0] for start, stop in bounds)
+    others = () if shape is None else shape[1:]
+    inputs = [
+        *(list(_row_parts(array, bounds)) for array in pieces),
+        *([_joined(parts) for parts in _row_parts(array, bounds)] for array in joined),
+        *([(array.name, *(0,) * array.ndim)] * len(bounds) for array in single),
+    ]
+    arrays = (*pieces, *joined, *single)
+    token = tokenize(function, rows, [array.name for array in arrays], len(pieces), shape)
+    name = f"{funcname(function)}-{token}"
+    graph = {
+        (name, i, *(0,) * len(others)): (function, *(one[i] for one in inputs))
+        for i in range(len(bounds))
+    }
+    chunks = (lengths, *((length,) for length in others))
+    return from_graph(name, graph, *arrays, chunks=chunks, dtype=dtype)
+
+
+def _row_bounds(n_rows: int, rows: int) -> list[tuple[int, int]]:
+    starts = range(0, max(n_rows, 1), max(rows, 1))
+    return [(start, min(start + rows, n_rows)) for start in starts]
+
+
+def _row_parts(array: da.Array, bounds: Sequence[tuple[int, int]]) -> Iterator[list[Any]]:
+    """Yield for each range of rows the tasks that cut it from the array's blocks."""
+    lengths = array.chunks[0]
+    ends = list(accumulate(lengths))
+    for start, stop in bounds:
+        parts: list[Any] = []
+        # A range without rows takes none of the first block's.
+        block = min(bisect_right(ends, start), len(ends) - 1)
+        while block < len(ends) and (not parts or ends[block] - lengths[block] < stop):
+            first = ends[block] - lengths[block]
+            low, high = max(start - first, 0), min(stop, ends[block]) - first
+            key = (array.name, block, *(0,) * (array.ndim - 1))
+            whole = high - low == lengths[block]
+            parts.append(key if whole else (getitem, key, slice(low, high)))
+            block += 1
+        yield parts
+
+
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else (np.concatenate, parts)
+
+
+def merge_tree(
+    array: da.Array,
+    merge: Callable[[list[Any]], Any],
+    finish: Callable[[list[Any]], Any] | None = None,
+    *,
+    shape: tuple[int, ...],
+    dtype: npt.DTypeLike,
+) -> da.Array:
+    """Merge blocks along the first axis by a tree that depends on their number only.
+
+    Parameters
+    ----------
+    array
+        What to merge, chunked along its first axis only.
+    merge
+        Called with a list of up to ``SPLIT_EVERY`` blocks, or results of its own.
+    finish
+        Called in place of `merge` for the last step.
+    shape
+        Of the result.
+    dtype
+        Of the result.
+
+    Returns
+    -------
+    da.Array
+        Lazy, one block.
+    """
+    token = tokenize(array.name, merge, finish, shape)
+    merged, name = f"{funcname(merge)}-part-{token}", f"{funcname(finish or merge)}-{token}"
+    graph: dict[Any, Any] = {}
+    tail = (0,) * (array.ndim - 1)
+    keys: list[Any] = [(array.name, i, *tail) for i in range(array.numblocks[0])]
+    while len(keys) > SPLIT_EVERY:
+        above = []
+        for first in range(0, len(keys), SPLIT_EVERY):
+            above.append((merged, len(graph)))
+            graph[above[-1]] = (merge, keys[first : first + SPLIT_EVERY])
+        keys = above
+    graph[(name, *(0,) * len(shape))] = (finish or merge, keys)
+    chunks = tuple((length,) for length in shape)
+    return from_graph(name, graph, array, chunks=chunks, dtype=dtype)

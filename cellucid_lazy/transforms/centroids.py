@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellucid_lazy.transforms.blocks import map_indexed
+from cellucid_lazy.transforms.blocks import map_indexed, map_rows
 from cellucid_lazy.transforms.group_order import category_quantiles
 from cellucid_lazy.transforms.group_totals import (
+    check_groups,
     group_distances,
     group_inlier_totals,
     group_totals,
-    on_grid,
 )
 from cellucid_lazy.transforms.groups import category_means
 
@@ -65,14 +65,18 @@ def centroids(
     """
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile must lie from 0 to 1, found {quantile!r}")
-    values, groups = on_grid(coordinates, codes)
-    totals = group_totals(values, groups, n_categories=n_categories)
-    distances = group_distances(values, groups, totals)
+    values = check_groups(coordinates, codes)
+    totals = group_totals(values, codes, n_categories=n_categories)
+    distances = group_distances(values, codes, totals)
     limit = partial(category_quantiles, n_categories=n_categories, quantile=quantile)
-    limits = map_indexed(
-        limit, "k", distances, "i", groups, "i", new_axes={"k": n_categories}, dtype=np.float64
+    limits = map_rows(
+        limit,
+        values.shape[0],
+        joined=(distances, codes),
+        shape=(n_categories,),
+        dtype=np.float64,
     )
-    inliers = group_inlier_totals(values, groups, distances, limits)
+    inliers = group_inlier_totals(values, codes, distances, limits)
     settle = partial(settle_centroids, min_points=min_points)
     return map_indexed(settle, "kj", totals, "kj", inliers, "kj", dtype=np.float64)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from dask.base import tokenize
 
-from cellucid_lazy.transforms.blocks import as_lazy, from_graph, map_indexed, rechunk, reduce_rows
+from cellucid_lazy.transforms.blocks import as_lazy, from_graph, map_indexed, merge_tree, rechunk
 from cellucid_lazy.transforms.edge_pairs import block_pairs, cut_pairs, edge_dtype, merge_pairs
 
 if TYPE_CHECKING:
@@ -144,16 +144,8 @@ def edge_counts(edge_list: da.Array, /) -> da.Array:
     da.Array
         Lazy (2,) int64: number of edges, largest number of neighbours; 0 and 0 without edges.
     """
-    counts = reduce_rows(
-        edge_list,
-        _block_degrees,
-        _add_degrees,
-        _count_degrees,
-        output_size=1,
-        dtype=np.int64,
-        concatenate=False,
-    )
-    return map_indexed(np.ravel, "j", counts, "ij", dtype=np.int64)
+    degrees = map_indexed(_block_degrees, "i", edge_list, "ij", dtype=np.uint32)
+    return merge_tree(degrees, _add_degrees, _count_degrees, shape=(2,), dtype=np.int64)
 
 
 def _check_shapes(connectivities: da.Array, n_cells: int, positions: da.Array | None) -> None:
@@ -219,22 +211,20 @@ def _take_column(block: npt.NDArray[Any], *, column: int) -> npt.NDArray[Any]:
     return np.ascontiguousarray(block[:, column])
 
 
-def _block_degrees(block: npt.NDArray[Any], **_: Any) -> npt.NDArray[np.uint32]:
+def _block_degrees(block: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     return np.bincount(block.ravel().astype(np.intp)).astype(np.uint32)
 
 
-def _add_degrees(parts: Any, **_: Any) -> npt.NDArray[np.uint32]:
+def _add_degrees(parts: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.uint32]:
     """Add counts of cells 0 to the last that has an edge, a different one in each part."""
-    # A single part arrives without a list around it.
-    arrays = parts if isinstance(parts, list) else [parts]
-    total = np.zeros(max(map(len, arrays)), dtype=np.uint32)
-    for array in arrays:
-        total[: len(array)] += array
+    total = np.zeros(max(map(len, parts)), dtype=np.uint32)
+    for part in parts:
+        total[: len(part)] += part
     return total
 
 
-def _count_degrees(parts: Any, **_: Any) -> npt.NDArray[np.int64]:
+def _count_degrees(parts: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.int64]:
     degrees = _add_degrees(parts)
     # Every edge was counted at both of its ends.
     n_edges = int(degrees.sum(dtype=np.int64)) // 2
-    return np.array([[n_edges, int(degrees.max(initial=0))]], dtype=np.int64)
+    return np.array([n_edges, int(degrees.max(initial=0))], dtype=np.int64)

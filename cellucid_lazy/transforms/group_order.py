@@ -102,7 +102,7 @@ def category_quantiles(
     Parameters
     ----------
     distances
-        float64 (n_cells,) or (n_cells, 1), NaN for a cell that takes no part.
+        float64 (n_cells,), NaN for a cell that takes no part.
     codes
         Integers (n_cells,).
     n_categories
@@ -116,7 +116,7 @@ def category_quantiles(
         float64 (n_categories,), NaN for a category without cells.
     """
     quantiles = np.full(n_categories, np.nan)
-    for batch in sorted_batches(distances.ravel(), codes, n_categories=n_categories):
+    for batch in sorted_batches(distances, codes, n_categories=n_categories):
         filled = batch.sizes > 0
         last = batch.sizes[filled] - 1
         starts = batch.starts[filled]
@@ -141,7 +141,7 @@ def rank_quantiles(
     Parameters
     ----------
     distances
-        float64 (n_cells,) or (n_cells, 1), NaN for a cell that takes no part.
+        float64 (n_cells,), NaN for a cell that takes no part.
     codes
         Integers (n_cells,).
     n_categories
@@ -156,7 +156,7 @@ def rank_quantiles(
         cell that takes no part and in smaller categories.
     """
     quantiles = np.full(len(codes), np.nan, dtype=np.float32)
-    for batch in sorted_batches(distances.ravel(), codes, n_categories=n_categories):
+    for batch in sorted_batches(distances, codes, n_categories=n_categories):
         starts = np.repeat(batch.starts, batch.sizes)
         ranks = (_run_ends(batch.distances, batch.starts) - starts).astype(np.float32)
         # A size is rounded to float32 here as it is in the reference's float32 / int.

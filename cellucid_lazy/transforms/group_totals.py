@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellucid_lazy.transforms.blocks import map_indexed, rechunk, reduce_rows
-from cellucid_lazy.transforms.groups import (
-    block_distances,
-    block_sums,
-    category_means,
-    inlier_sums,
-)
+from cellucid_lazy.transforms.blocks import map_rows, merge_tree, whole_rows
+from cellucid_lazy.transforms.groups import block_distances, block_sums, inlier_sums
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import dask.array as da
     import numpy.typing as npt
 
 # Rows per block of the grid, counted from row 0; fewer where rows are wide.
-GROUP_ROWS = 65_536
-_GROUP_VALUES = GROUP_ROWS * 64
+GROUP_ROWS = 2**18
+_GROUP_VALUES = 2**22
 
 
 def group_rows(n_columns: int, /) -> int:
@@ -34,8 +31,8 @@ def group_rows(n_columns: int, /) -> int:
     return min(GROUP_ROWS, max(1024, _GROUP_VALUES // max(1, n_columns)))
 
 
-def on_grid(values: da.Array, codes: da.Array, /) -> tuple[da.Array, da.Array]:
-    """Bring values and codes to the grid; equal values give equal task names.
+def check_groups(values: da.Array, codes: da.Array, /) -> da.Array:
+    """Check that values and codes belong together, and chunk values along rows only.
 
     Parameters
     ----------
@@ -46,8 +43,8 @@ def on_grid(values: da.Array, codes: da.Array, /) -> tuple[da.Array, da.Array]:
 
     Returns
     -------
-    tuple of da.Array
-        The same arrays in the grid's chunks.
+    da.Array
+        `values`, chunked along rows only; equal values give equal task names.
 
     Raises
     ------
@@ -60,8 +57,7 @@ def on_grid(values: da.Array, codes: da.Array, /) -> tuple[da.Array, da.Array]:
         raise ValueError(f"values {values.shape} and codes {codes.shape} do not fit together")
     if codes.dtype.kind not in "iu":
         raise TypeError(f"codes must be integers, found {codes.dtype}")
-    rows = group_rows(values.shape[1])
-    return rechunk(values, (rows, -1)), rechunk(codes, (rows,))
+    return whole_rows(values)
 
 
 def group_totals(values: da.Array, codes: da.Array, /, *, n_categories: int) -> da.Array:
@@ -69,8 +65,10 @@ def group_totals(values: da.Array, codes: da.Array, /, *, n_categories: int) -> 
 
     Parameters
     ----------
-    values, codes
-        See :func:`on_grid`, which they come from.
+    values
+        See :func:`check_groups`.
+    codes
+        Integers (n_cells,), any chunks.
     n_categories
         Number of categories.
 
@@ -79,9 +77,8 @@ def group_totals(values: da.Array, codes: da.Array, /, *, n_categories: int) -> 
     da.Array
         Lazy float64 (n_categories, d + 1), one block: sums, then the count of cells.
     """
-    shape = (n_categories, values.shape[1] + 1)
     part = partial(block_sums, n_categories=n_categories)
-    return _sum_blocks(part, shape, values, codes)
+    return _add_blocks(part, values, codes, n_categories=n_categories)
 
 
 def group_inlier_totals(
@@ -91,8 +88,10 @@ def group_inlier_totals(
 
     Parameters
     ----------
-    values, codes
-        See :func:`on_grid`, which they come from.
+    values
+        See :func:`check_groups`.
+    codes
+        Integers (n_cells,), any chunks.
     distances
         See :func:`group_distances`.
     limits
@@ -103,8 +102,10 @@ def group_inlier_totals(
     da.Array
         Lazy float64 (n_categories, d + 1), one block: sums, then the count of cells.
     """
-    shape = (limits.shape[0], values.shape[1] + 1)
-    return _sum_blocks(inlier_sums, shape, values, codes, distances, "i", limits, "m")
+    n_categories = limits.shape[0]
+    return _add_blocks(
+        inlier_sums, values, codes, distances, n_categories=n_categories, whole=(limits,)
+    )
 
 
 def group_distances(values: da.Array, codes: da.Array, totals: da.Array, /) -> da.Array:
@@ -112,8 +113,10 @@ def group_distances(values: da.Array, codes: da.Array, totals: da.Array, /) -> d
 
     Parameters
     ----------
-    values, codes
-        See :func:`on_grid`, which they come from.
+    values
+        See :func:`check_groups`.
+    codes
+        Integers (n_cells,), any chunks.
     totals
         See :func:`group_totals`.
 
@@ -122,51 +125,38 @@ def group_distances(values: da.Array, codes: da.Array, totals: da.Array, /) -> d
     da.Array
         float64 (n_cells,) in the grid's chunks, NaN for cells that take no part.
     """
-    columns = values.shape[1]
-    means = map_indexed(
-        category_means, "kj", totals, "kj", adjust_chunks={"j": columns}, dtype=np.float64
-    )
-    # The column axis is kept, one long, so that dask hands blocks over as they are.
-    distances = map_indexed(
+    return map_rows(
         block_distances,
-        "ij",
-        values,
-        "ij",
-        codes,
-        "i",
-        means,
-        "km",
-        adjust_chunks={"j": 1},
+        group_rows(values.shape[1]),
+        pieces=(values,),
+        joined=(codes,),
+        whole=(totals,),
         dtype=np.float64,
     )
-    flat: da.Array = distances[:, 0]
-    return flat
 
 
-def _sum_blocks(
-    function: Any, shape: tuple[int, int], values: da.Array, codes: da.Array, *others: Any
+def _add_blocks(
+    function: Callable[..., Any],
+    values: da.Array,
+    *joined: da.Array,
+    n_categories: int,
+    whole: tuple[da.Array, ...] = (),
 ) -> da.Array:
-    stacked = map_indexed(
+    shape = (n_categories, values.shape[1] + 1)
+    parts = map_rows(
         function,
-        "ikj",
-        values,
-        "ij",
-        codes,
-        "i",
-        *others,
-        new_axes={"k": shape[0]},
-        adjust_chunks={"i": 1, "j": shape[1]},
+        group_rows(values.shape[1]),
+        pieces=(values,),
+        joined=joined,
+        whole=whole,
+        shape=shape,
         dtype=np.float64,
     )
-    total = reduce_rows(stacked, _keep, _add, _add, output_size=1, dtype=np.float64)
-    whole: da.Array = total[0]
-    return whole
+    return merge_tree(parts, _add, shape=shape, dtype=np.float64)
 
 
-def _keep(part: npt.NDArray[np.float64], **_: Any) -> npt.NDArray[np.float64]:
-    return part
-
-
-def _add(parts: npt.NDArray[np.float64], **_: Any) -> npt.NDArray[np.float64]:
-    total: npt.NDArray[np.float64] = parts.sum(axis=0, keepdims=True)
+def _add(parts: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
     return total

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellucid_lazy.transforms.blocks import map_indexed, rechunk
+from cellucid_lazy.transforms.blocks import map_rows, rechunk
 from cellucid_lazy.transforms.group_order import rank_quantiles
-from cellucid_lazy.transforms.group_totals import group_distances, group_totals, on_grid
+from cellucid_lazy.transforms.group_totals import (
+    check_groups,
+    group_distances,
+    group_totals,
+)
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -54,14 +58,11 @@ def outlier_quantiles(
     TypeError
         If `codes` are not integers.
     """
-    values, groups = on_grid(latent, codes)
-    totals = group_totals(values, groups, n_categories=n_categories)
-    again, _ = on_grid(latent if latent_again is None else latent_again, codes)
-    distances = group_distances(again, groups, totals)
+    values = check_groups(latent, codes)
+    again = values if latent_again is None else check_groups(latent_again, codes)
+    totals = group_totals(values, codes, n_categories=n_categories)
+    distances = group_distances(again, codes, totals)
     rank = partial(rank_quantiles, n_categories=n_categories, min_points=min_points)
-    n_cells = codes.shape[0]
     # Ranks need all distances at once, 8 bytes per cell; the result is cut to rows again.
-    ranked = map_indexed(
-        rank, "n", distances, "i", groups, "i", new_axes={"n": n_cells}, dtype=np.float32
-    )
-    return rechunk(ranked, groups.chunks)
+    ranked = map_rows(rank, values.shape[0], joined=(distances, codes), dtype=np.float32)
+    return rechunk(ranked, distances.chunks)

@@ -20,7 +20,8 @@ MIN_POINTS = 3
 
 @pytest.fixture(autouse=True)
 def small_grid(monkeypatch):
-    """Many grid blocks and batches from few cells."""
+    """Many grid blocks, steps and batches from few cells."""
+    monkeypatch.setattr("cellucid_lazy.transforms.groups._STEP_VALUES", 8)
     monkeypatch.setattr(group_totals, "group_rows", lambda n_columns: 8)
     monkeypatch.setitem(group_order.sorted_batches.__kwdefaults__, "batch_cells", 5)
 
@@ -219,8 +220,8 @@ def test_what_is_refused():
 
 def test_the_grid_depends_on_the_width_alone(monkeypatch):
     monkeypatch.undo()
-    assert group_totals.group_rows(1) == group_totals.group_rows(64) == group_totals.GROUP_ROWS
-    assert group_totals.group_rows(128) == group_totals.GROUP_ROWS // 2
+    assert group_totals.group_rows(1) == group_totals.group_rows(16) == group_totals.GROUP_ROWS
+    assert group_totals.group_rows(32) == group_totals.GROUP_ROWS // 2
     assert group_totals.group_rows(10**6) == 1024
 
 
