@@ -1,6 +1,6 @@
 """Pairs of cells in NumPy: packing, sorting, cutting by source, merging.
 
-A pair is one integer, ``source * n_cells + destination``, so that sorting pairs sorts integers.
+A pair is one integer, ``source * 2**32 + destination``, so that sorting pairs sorts integers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-# From here on a packed pair does not fit 64 bits.
+# Entries that are turned to pairs at once.
+_STEP_ENTRIES = 2**14
+# With more cells a packed pair does not fit 64 bits.
 _PACKED_CELLS = 2**32
+_HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 _WIDE_PAIR = np.dtype([("source", np.uint64), ("destination", np.uint64)])
 
 
@@ -41,7 +44,7 @@ def edge_dtype(n_cells: int, /) -> np.dtype[Any]:
 def block_pairs(
     block: Any, start: int, position: npt.NDArray[Any] | None, *, n_cells: int
 ) -> npt.NDArray[Any]:
-    """Turn a block of rows to sorted, unique pairs.
+    """Turn a block of rows to sorted pairs.
 
     Parameters
     ----------
@@ -57,24 +60,32 @@ def block_pairs(
     Returns
     -------
     numpy.ndarray
-        Packed pairs (m,), source < destination.
+        Packed pairs (m,), source < destination; pairs that are stored twice are there twice.
 
     Raises
     ------
     ValueError
         If a column index or a position is out of range.
     """
-    rows, columns = _stored_entries(sparse.csr_array(block), start)
-    if position is not None:
-        rows, columns = _cell_numbers(rows, columns, position, n_cells)
-    off_diagonal = rows != columns
-    if not off_diagonal.all():
-        rows, columns = rows[off_diagonal], columns[off_diagonal]
-    return _sorted_unique(_pack(np.minimum(rows, columns), np.maximum(rows, columns), n_cells))
+    matrix = sparse.csr_array(block)
+    _check_columns(matrix, start)
+    if position is not None and position.size and position.max() >= n_cells:
+        raise ValueError(f"position {position.max()} is beyond the last of {n_cells} cells")
+    # Some rows at a time: temporaries as long as the block would cost more than the arithmetic.
+    pairs = np.empty(matrix.nnz, dtype=_pair_dtype(n_cells))
+    filled = 0
+    for rows in _row_steps(matrix.indptr):
+        one, other = _stored_entries(matrix, start, rows, position)
+        end = filled + len(one)
+        pairs[filled:end] = _pack(np.minimum(one, other), np.maximum(one, other), n_cells)
+        filled = end
+    pairs = pairs[:filled]
+    pairs.sort()
+    return pairs
 
 
 def cut_pairs(pairs: npt.NDArray[Any], *, n_cells: int, n_ranges: int) -> list[npt.NDArray[Any]]:
-    """Cut sorted pairs into ranges of sources of equal length.
+    """Cut sorted pairs into ranges of sources of equal length, and drop repeats.
 
     Parameters
     ----------
@@ -88,12 +99,12 @@ def cut_pairs(pairs: npt.NDArray[Any], *, n_cells: int, n_ranges: int) -> list[n
     Returns
     -------
     list of numpy.ndarray
-        One piece per range. Pieces are copies, so that each can be let go by itself.
+        One piece per range, sorted and unique. Pieces are copies, so that each can be let go by
+        itself.
     """
     firsts = np.array([k * n_cells // n_ranges for k in range(1, n_ranges)], dtype=np.uint64)
     cuts = np.searchsorted(pairs, _pack(firsts, np.zeros_like(firsts), n_cells))
-    pieces = np.split(pairs, cuts)
-    return pieces if n_ranges == 1 else [piece.copy() for piece in pieces]
+    return [_unique(piece) for piece in np.split(pairs, cuts)]
 
 
 def merge_pairs(pieces: Sequence[npt.NDArray[Any]], *, n_cells: int) -> npt.NDArray[Any]:
@@ -111,65 +122,74 @@ def merge_pairs(pieces: Sequence[npt.NDArray[Any]], *, n_cells: int) -> npt.NDAr
     numpy.ndarray
         (m, 2) of :func:`edge_dtype`, sorted and unique.
     """
-    pairs = pieces[0] if len(pieces) == 1 else _sorted_unique(np.concatenate(pieces))
-    return _unpack(pairs, n_cells)
+    if len(pieces) == 1:
+        return _unpack(pieces[0], n_cells)
+    pairs = np.concatenate(pieces)
+    pairs.sort()
+    return _unpack(_unique(pairs), n_cells)
 
 
-def _stored_entries(
-    block: sparse.csr_array[Any], start: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return matrix row and column of every entry that is not 0."""
-    n_rows, n_columns = block.shape
-    columns = block.indices
+def _check_columns(matrix: sparse.csr_array[Any], start: int) -> None:
+    n_rows, n_columns = matrix.shape
+    columns = matrix.indices
     if columns.size and not (columns.min() >= 0 and columns.max() < n_columns):
         raise ValueError(
             f"column indices {columns.min()} to {columns.max()} in rows {start} to"
             f" {start + n_rows - 1}, but the matrix has {n_columns} columns"
         )
-    dtype = edge_dtype(n_columns)
-    rows = np.repeat(np.arange(start, start + n_rows, dtype=dtype), np.diff(block.indptr))
-    columns = columns.astype(dtype)
-    stored = block.data != 0
-    return (rows, columns) if stored.all() else (rows[stored], columns[stored])
 
 
-def _cell_numbers(
-    rows: npt.NDArray[Any], columns: npt.NDArray[Any], position: npt.NDArray[Any], n_cells: int
+def _row_steps(pointers: npt.NDArray[Any]) -> Iterator[slice]:
+    """Cut rows so that each part stores about ``_STEP_ENTRIES`` entries, or is a single row."""
+    n_rows = len(pointers) - 1
+    first = 0
+    while first < n_rows:
+        last = int(np.searchsorted(pointers, pointers[first] + _STEP_ENTRIES, side="right")) - 1
+        last = min(max(last, first + 1), n_rows)
+        yield slice(first, last)
+        first = last
+
+
+def _stored_entries(
+    matrix: sparse.csr_array[Any], start: int, rows: slice, position: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    if position.size and position.max() >= n_cells:
-        raise ValueError(f"position {position.max()} is beyond the last of {n_cells} cells")
-    both = (position[rows] >= 0) & (position[columns] >= 0)
-    return position[rows[both]], position[columns[both]]
+    """Return the cells of every entry in some rows that is neither 0 nor on the diagonal."""
+    pointers = matrix.indptr[rows.start : rows.stop + 1]
+    entries = slice(int(pointers[0]), int(pointers[-1]))
+    numbers = np.arange(start + rows.start, start + rows.stop, dtype=matrix.indices.dtype)
+    sources, destinations = np.repeat(numbers, np.diff(pointers)), matrix.indices[entries]
+    wanted = (matrix.data[entries] != 0) & (sources != destinations)
+    if position is not None:
+        sources, destinations = position[sources], position[destinations]
+        wanted &= (sources >= 0) & (destinations >= 0)
+    return (sources, destinations) if wanted.all() else (sources[wanted], destinations[wanted])
+
+
+def _pair_dtype(n_cells: int) -> np.dtype[Any]:
+    return _WIDE_PAIR if n_cells > _PACKED_CELLS else np.dtype(np.uint64)
 
 
 def _pack(
     sources: npt.NDArray[Any], destinations: npt.NDArray[Any], n_cells: int
 ) -> npt.NDArray[Any]:
-    if n_cells >= _PACKED_CELLS:
+    if _pair_dtype(n_cells) == _WIDE_PAIR:
         wide = np.empty(sources.shape, dtype=_WIDE_PAIR)
         wide["source"], wide["destination"] = sources, destinations
         return wide
-    pairs = sources.astype(np.uint64)
-    pairs *= np.uint64(n_cells)
-    pairs += destinations.astype(np.uint64, copy=False)
-    return pairs
+    return (sources.astype(np.uint64) << _HALF) | destinations.astype(np.uint64)
 
 
 def _unpack(pairs: npt.NDArray[Any], n_cells: int) -> npt.NDArray[Any]:
     edges = np.empty((len(pairs), 2), dtype=edge_dtype(n_cells))
     if pairs.dtype == _WIDE_PAIR:
         edges[:, 0], edges[:, 1] = pairs["source"], pairs["destination"]
-    elif len(pairs):
-        sources = pairs // np.uint64(n_cells)
-        edges[:, 0] = sources
-        sources *= np.uint64(n_cells)
-        edges[:, 1] = pairs - sources
+    else:
+        edges[:, 0], edges[:, 1] = pairs >> _HALF, pairs & _LOW
     return edges
 
 
-def _sorted_unique(pairs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Sort in place and drop repeats; np.unique hashes, which takes a hundred times as long."""
-    pairs.sort()
+def _unique(pairs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Copy sorted pairs without repeats; np.unique hashes, which takes a hundred times as long."""
     first = np.ones(len(pairs), dtype=np.bool_)
     first[1:] = pairs[1:] != pairs[:-1]
-    return pairs if first.all() else pairs[first]
+    return pairs[first]
