@@ -211,15 +211,21 @@ def _normalize_block(block: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> npt.N
     bounds = bounds.astype(work, copy=False)
     # A Python float does not widen float32, a NumPy float64 would.
     factor = float(_scale(bounds))
+    scaled = np.empty(block.shape, work)
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (block.astype(work, copy=False) - _center(bounds)) * factor
+        # Column by column: along short rows NumPy's inner loop would be as short as a row.
+        for column, middle in enumerate(_center(bounds)):
+            np.subtract(block[:, column], middle, out=scaled[:, column], dtype=work)
+        scaled *= factor
     return _cast_points(scaled)
 
 
 def _cast_points(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     points = _to_float32(block)
-    finite = np.isfinite(points).all(axis=1, keepdims=True)
-    return points if finite.all() else np.where(finite, points, np.float32(np.nan))
+    finite = np.isfinite(points)
+    if finite.all():
+        return points
+    return np.where(finite.all(axis=1, keepdims=True), points, np.float32(np.nan))
 
 
 def _pad_block(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
