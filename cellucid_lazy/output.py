@@ -17,7 +17,13 @@ from cellucid_lazy.manifest import Manifest
 
 OutputKind = Literal["points", "vectors", "obs", "var", "connectivity", "manifest"]
 
-EXTENSIONS = {"float32": "f32", "uint8": "u8", "uint16": "u16"}
+# By dtype, not by its name: NumPy makes a name anew each time, and there are many genes.
+_EXTENSIONS = {np.dtype(np.float32): "f32", np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16"}
+
+
+def file_extension(dtype: np.dtype[Any], /) -> str:
+    """Extension of files that hold values of a type: float32, uint8 or uint16."""
+    return _EXTENSIONS[dtype]
 
 
 class Facts(Mapping[str, da.Array]):

@@ -22,7 +22,7 @@ _JOINING = 38
 # Values and short rows of a piece.
 _PIECE = 6
 # Blocks beyond this size gain no speed.
-_MOST_VALUES = 3 * 2**20
+_MOST_VALUES = 2 * 2**20
 # A pass that keeps few genes of each block needs no large ones.
 _FILTERED_VALUES = 2**20
 _LEAST_VALUES = 2**14

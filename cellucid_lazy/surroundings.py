@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import dask
+import dask.threaded
 
 from cellucid_lazy.plan import local_workers, memory_budget
 
@@ -70,6 +72,27 @@ def _client() -> Any:
         return None
 
 
+def dask_options() -> dict[str, Any]:
+    """Name the scheduler of a dask call.
+
+    Returns
+    -------
+    dict
+        Keyword arguments for ``dask.compute``. Empty where a cluster is connected or another
+        scheduler is configured; else dask's threads, as the function itself: dask imports
+        distributed, half a second, to look up a name or nothing at all.
+    """
+    if _client() is not None or dask.config.get("scheduler", None) not in _THREADS:
+        return {}
+    return {"scheduler": dask.threaded.get}
+
+
+def release_memory() -> None:
+    """Hand freed memory back to the system; glibc keeps it for threads that are gone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def running(workers: int) -> Iterator[dict[str, Any]]:
     """Give the options of a dask call whose threads end before this context does.
@@ -87,11 +110,12 @@ def running(workers: int) -> Iterator[dict[str, Any]]:
     dict
         Keyword arguments for ``dask.compute``.
     """
-    if _client() is not None or dask.config.get("scheduler", None) not in _THREADS:
+    options = dask_options()
+    if not options:
         yield {}
         return
     pool = ThreadPoolExecutor(workers)
     try:
-        yield {"scheduler": "threads", "pool": pool, "num_workers": workers}
+        yield {**options, "pool": pool, "num_workers": workers}
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

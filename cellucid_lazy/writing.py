@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
@@ -18,11 +18,14 @@ from cellucid_lazy.manifest import GeneRanges
 from cellucid_lazy.output import Output
 from cellucid_lazy.plan import Plan
 from cellucid_lazy.progress import Progress
-from cellucid_lazy.sinks.encode import Target, encode_block, put_blocks
+from cellucid_lazy.sinks.encode import Target, ToFolder, encode_block, put_blocks
 from cellucid_lazy.sinks.scratch import scratch_folder
-from cellucid_lazy.surroundings import Surroundings, look_around, running
+from cellucid_lazy.surroundings import Surroundings, look_around, release_memory, running
 
 Facts = dict[int, NDArray[Any]]
+
+# Files that take less than this share of the budget are put together in memory.
+_SMALL_SHARE = 32
 
 
 class Writing:
@@ -80,25 +83,43 @@ class Writing:
             Progress(label, shown=self._progress),
         ):
             computed: tuple[Any, ...] = dask.compute(*tasks, **options)
-            return computed
+        release_memory()
+        return computed
 
     def _write_plain(self, outputs: Sequence[Output], facts: Sequence[da.Array]) -> Facts:
         # Optimized together and never again: apart, each output would fuse its reads into its own
         # tasks, and a block that two of them need would be read twice.
         lazy = dask.optimize(*(output.array for output in outputs), *facts)
-        tasks = [
-            self._file_task(output, array) for output, array in zip(outputs, lazy, strict=False)
-        ]
-        tasks += [array.to_delayed(optimize_graph=False).item() for array in lazy[len(outputs) :]]
-        done = self._compute("cells", tasks)
+        with ExitStack() as stack:
+            folder = stack.enter_context(self._parts_folder(outputs))
+            tasks = [
+                self._file_task(output, array, folder if self._is_large(output) else None)
+                for output, array in zip(outputs, lazy, strict=False)
+            ]
+            tasks += [one.to_delayed(optimize_graph=False).item() for one in lazy[len(outputs) :]]
+            done = self._compute("cells", tasks)
         self.files |= {output.name: one for output, one in zip(outputs, done, strict=False)}
         found = done[len(outputs) :]
         return {id(fact): np.asarray(value) for fact, value in zip(facts, found, strict=True)}
 
-    def _file_task(self, output: Output, array: da.Array) -> Any:
+    def _is_large(self, output: Output) -> bool:
+        """Whether the parts of a file shall not wait in memory until the last one is done."""
+        small = output.nbytes <= self.budget / _SMALL_SHARE  # no file of unknown length is small
+        return isinstance(self._target, ToFolder) and not small
+
+    @contextmanager
+    def _parts_folder(self, outputs: Sequence[Output]) -> Iterator[str | None]:
+        large = [output.nbytes for output in outputs if self._is_large(output)]
+        if not large:
+            yield None
+            return
+        with scratch_folder(self._scratch, int(np.nansum(large))) as folder:
+            yield folder
+
+    def _file_task(self, output: Output, array: da.Array, folder: str | None) -> Any:
         encode = dask.delayed(encode_block, pure=False)
         blocks = array.to_delayed(optimize_graph=False).ravel()
-        parts = [encode(self._target, block) for block in blocks]
+        parts = [encode(self._target, block, folder) for block in blocks]
         path = output.path or output.name
         return dask.delayed(put_blocks, pure=False)(self._target, path, parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 from cellucid_lazy.errors import missing_key
 from cellucid_lazy.gene import Gene
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import EXTENSIONS, Facts, Output
+from cellucid_lazy.output import Facts, Output, file_extension
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.transforms.genes import gene_column
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
@@ -60,7 +60,7 @@ def gene_of(context: Context, identifier: str) -> Gene:
 
 def path(identifier: str, dtype: np.dtype[np.generic]) -> str:
     """File of a gene."""
-    return f"var/{safe_name(identifier)}.values.{EXTENSIONS[dtype.name]}"
+    return f"var/{safe_name(identifier)}.values.{file_extension(dtype)}"
 
 
 def _plain(gene: Gene) -> da.Array:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import EXTENSIONS, Facts, Output
+from cellucid_lazy.output import Facts, Output, file_extension
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
 from cellucid_lazy.source import Column
+from cellucid_lazy.surroundings import dask_options
 from cellucid_lazy.transforms.categories import (
     MOST_CATEGORIES,
     Distinct,
@@ -94,7 +95,7 @@ def build(context: Context, selection: Selection, name: str) -> Output:
 
 def path(key: str, part: str, dtype: np.dtype[Any]) -> str:
     """File of an obs output."""
-    return f"obs/{safe_name(key)}.{part}.{EXTENSIONS[dtype.name]}"
+    return f"obs/{safe_name(key)}.{part}.{file_extension(dtype)}"
 
 
 def continuous(context: Context, key: str) -> da.Array:
@@ -163,7 +164,7 @@ def _told_by_values(
         found: Distinct = context.learn(fact, lambda: _find(distinct(values)))
         encode = partial(encode_labels, values, categories=found.values)
     else:
-        numbered = Numbered(*dask.persist(*number(values)))
+        numbered = Numbered(*dask.persist(*number(values), **dask_options()))
         found = context.learn(fact, partial(_find, numbered.distinct))
         encode = partial(encode_numbered, numbered, chunks=values.chunks[0])
         context.room.give_back(most - numbered_bytes(context.source.n_cells, found.n_distinct))
@@ -172,7 +173,7 @@ def _told_by_values(
 
 
 def _find(lazy: da.Array) -> Distinct:
-    (box,) = dask.compute(lazy)
+    (box,) = dask.compute(lazy, **dask_options())
     found: Distinct = box.item() if isinstance(box, np.ndarray) else box
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.manifest import Fact, GeneRanges
-from cellucid_lazy.output import EXTENSIONS
+from cellucid_lazy.output import file_extension
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.genes import gene_of
 from cellucid_lazy.outputs.identity import suffix
@@ -46,7 +46,7 @@ def draft(context: Context, selection: Selection) -> dict[str, Any]:
 def schema(stem: str, bits: Any, ending: str) -> dict[str, Any]:
     """How continuous values are stored, as manifests say it."""
     dtype = np.dtype(np.float32) if bits is None else quantized_dtype(bits)
-    extension = EXTENSIONS[dtype.name]
+    extension = file_extension(dtype)
     found: dict[str, Any] = {
         "pathPattern": f"{stem}.{extension}{ending}",
         "ext": extension,

@@ -22,7 +22,7 @@ from cellucid_lazy.readers.sparse_expression import stored_sparse
 from cellucid_lazy.source import ArrayReader, Connectivities, Element, Expression
 
 # Stored entries of the neighbour graph that are read at a time.
-EDGE_VALUES = 2 * 2**20
+EDGE_VALUES = 2**20
 
 _SPARSE = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 

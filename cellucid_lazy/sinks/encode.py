@@ -7,16 +7,17 @@ to the one gzip member that browsers accept.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import ExportError
 from cellucid_lazy.sinks.gzip import GzipPart, compress, compress_part, join_parts
+from cellucid_lazy.sinks.scratch import StoredArray, store_arrays
 
 
 @dataclass(frozen=True)
@@ -123,19 +124,52 @@ def put_whole(target: Target, path: str, values: NDArray[Any]) -> Any:
     return target.put(path, [compress(view, target.level) if target.level else view])
 
 
-def encode_block(target: Target, values: NDArray[Any]) -> GzipPart | memoryview:
-    """Encode one block of a file: the part that needs no other block."""
+class Part(NamedTuple):
+    """One encoded block of a file.
+
+    Attributes
+    ----------
+    content
+        Its bytes, or a `StoredArray` of them.
+    crc32, size
+        Of the block before it was compressed; 0 where it is not.
+    """
+
+    content: Any
+    crc32: int = 0
+    size: int = 0
+
+
+def encode_block(target: Target, values: NDArray[Any], folder: str | None = None) -> Part:
+    """Encode one block of a file: the part that needs no other block.
+
+    Parameters
+    ----------
+    target
+        Where the file will go.
+    values
+        The block.
+    folder
+        Scratch folder in which the part waits for the others; in memory without one.
+    """
     view = raw_bytes(np.asarray(values))
-    return compress_part(view, target.level) if target.level else view
+    part = Part(*compress_part(view, target.level)) if target.level else Part(view)
+    if folder is None:
+        return part
+    (stored,) = store_arrays([np.frombuffer(part.content, np.uint8)], folder=folder)
+    return part._replace(content=stored)
 
 
-def put_blocks(target: Target, path: str, blocks: Sequence[Any]) -> Any:
-    """Join the encoded blocks of a file."""
-    return target.put(path, join_parts(blocks) if target.level else _views(blocks))
+def put_blocks(target: Target, path: str, parts: Sequence[Part]) -> Any:
+    """Join the encoded blocks of a file, one at a time."""
+    loaded = (part._replace(content=_loaded(part.content)) for part in parts)
+    if target.level:
+        return target.put(path, join_parts(GzipPart(*part) for part in loaded))
+    return target.put(path, (part.content for part in loaded))
 
 
-def _views(blocks: Sequence[Any]) -> Iterator[memoryview]:
-    return (memoryview(block) for block in blocks)
+def _loaded(content: Any) -> Any:
+    return content.load().data if isinstance(content, StoredArray) else content
 
 
 def make_folders(folder: str, paths: Iterable[str]) -> None:
@@ -146,7 +180,7 @@ def make_folders(folder: str, paths: Iterable[str]) -> None:
     ExportError
         When a path would leave the folder.
     """
-    for parent in {str(Path(path).parent) for path in paths}:
+    for parent in {os.path.dirname(path) for path in paths}:  # noqa: PTH120 - tens of thousands
         inside = Path(folder, parent).resolve()
         if not inside.is_relative_to(Path(folder).resolve()):
             raise ExportError(f"{parent}: an output would leave the target folder")

@@ -64,10 +64,11 @@ class Bench:
         ours, theirs = [], []
         for _ in range(runs):
             ours.append(self.run(OURS, case.ours, dataset))
-            theirs.append(self.run(case.their_script, case.theirs, dataset))
+            if case.theirs:
+                theirs.append(self.run(case.their_script, case.theirs, dataset))
         for run in (*ours, *theirs):
             sys.stderr.write(f"  {run}\n")
-        return case_row(case, median_run(ours), median_run(theirs))
+        return case_row(case, median_run(ours), median_run(theirs) if theirs else None)
 
     def grow(self) -> list[list[float]]:
         """Export atlases of growing size with one memory budget; stop at one that fails."""

@@ -54,36 +54,48 @@ class Results:
         path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-def case_row(case: Case, ours: Measurement, theirs: Measurement) -> list[str]:
+def case_row(case: Case, ours: Measurement, theirs: Measurement | None) -> list[str]:
     """Return the table row of a case; a side that failed says how instead of a figure."""
-    unit = "ms" if case.metric == "milliseconds" else "s"
-    values = [None if run.exit_code else figure(case, run) for run in (ours, theirs)]
-    times = [
-        f"failed: {run.error[:80].replace('|', '/')}" if value is None else f"{value:.3g} {unit}"
-        for value, run in zip(values, (ours, theirs), strict=True)
-    ]
-    if case.value_target and values[0] is not None:
-        times[0] = f"{against(values[0], case.value_target, '.3g')} {unit}"
+    value, their_value = (None if run is None else figure(case, run) for run in (ours, theirs))
+    time = told(case, ours)
+    if case.value_target and value is not None:
+        time = f"{against(value, case.value_target, '.3g')} {unit(case)}"
     peak = f"{ours.peak_megabytes:,.0f}"
     if case.peak_target:
         peak += f" ({against(ours.peak_megabytes, case.peak_target, '.0f')})"
-    written = [f"{run.written / 1e6:,.0f}" for run in (ours, theirs) if run.written]
+    written = [f"{run.written / 1e6:,.0f}" for run in (ours, theirs) if run and run.written]
     return [
         case.title,
-        *times,
-        ratio(values[0], values[1], case.time_target),
+        time,
+        "" if theirs is None else told(case, theirs),
+        ratio(value, their_value, case.time_target),
         peak,
-        f"{theirs.peak_megabytes:,.0f}",
+        "" if theirs is None else f"{theirs.peak_megabytes:,.0f}",
         ratio(ours.peak_megabytes, theirs.peak_megabytes, case.memory_target)
-        if None not in values
+        if theirs and None not in (value, their_value)
         else "",
         " / ".join(written),
         case.note,
     ]
 
 
-def figure(case: Case, run: Measurement) -> float:
-    """Return the figure that a case compares."""
+def told(case: Case, run: Measurement) -> str:
+    """Return the figure of a run as text, or how it failed."""
+    value = figure(case, run)
+    if value is None:
+        return f"failed: {run.error[:80].replace('|', '/')}"
+    return f"{value:.3g} {unit(case)}"
+
+
+def unit(case: Case) -> str:
+    """Return the unit of a case's figure."""
+    return "ms" if case.metric == "milliseconds" else "s"
+
+
+def figure(case: Case, run: Measurement) -> float | None:
+    """Return the figure that a case compares, or None of a run that failed."""
+    if run.exit_code:
+        return None
     return float(run.report["milliseconds"]) if case.metric == "milliseconds" else run.seconds
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -269,6 +271,34 @@ def test_schedulers_write_the_same_folder(small, tmp_path, form, scheduler):
     forms, expected = small
     with dask.config.set(scheduler=scheduler, num_workers=2):
         assert differences(exported(cl.open(forms[form]), tmp_path / "out"), expected) == []
+
+
+@pytest.mark.parametrize("compression", [None, 1])
+def test_parts_of_large_files_wait_on_disk(tmp_path, monkeypatch, compression):
+    """A file's parts are put together one at a time, and nothing of them stays behind."""
+    from tests import data
+    from tests.helpers import small_blocks
+
+    small_blocks(monkeypatch)
+    source = cl.open(data.write_h5ad(data.atlas(), tmp_path / "a.h5ad"))
+    catalogue = cl.outputs(source, cl.Options(compression=compression, created_at="2026-01-01"))
+    (tmp_path / "scratch").mkdir()
+    export = partial(cl.to_directory, catalogue, progress=False, scratch=tmp_path / "scratch")
+    export(tmp_path / "memory")
+    writing = importlib.import_module("cellucid_lazy.writing")
+    kept, store = [], writing.encode_block
+
+    def watched(target, values, folder):
+        kept.append(folder)
+        return store(target, values, folder)
+
+    monkeypatch.setattr(writing, "_SMALL_SHARE", 2**40)
+    monkeypatch.setattr(writing, "encode_block", watched)
+    export(tmp_path / "disk")
+    assert list((tmp_path / "scratch").iterdir()) == []
+    assert len(kept) > 40
+    assert all(folder.startswith(str(tmp_path / "scratch")) for folder in kept)
+    assert files_of(tmp_path / "memory") == files_of(tmp_path / "disk")
 
 
 @pytest.fixture(scope="module")
