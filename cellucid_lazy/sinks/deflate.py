@@ -152,8 +152,8 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
         if len(trial(chosen[0])) >= STRETCH_DEFLATED:
             return min((one.run(octets, flush) for one in chosen), key=len)
         length *= 4
-    whole = _trial(octets, None, flush)
-    return min(map(whole, _choose(level, sight, whole)), key=len)
+    every = [*_tried(level, sight), *([PATIENT] if sight.share >= DENSE_SHARE else [])]
+    return min((one.run(octets, flush) for one in every), key=len)
 
 
 class _Sight(NamedTuple):
@@ -197,14 +197,17 @@ def _see(seen: np.ndarray[Any, np.dtype[np.uint64]], every: int, least: int = 32
     )
 
 
-def _trial(octets: Octets, before: Octets | None, flush: int = zlib.Z_FINISH) -> Trial:
-    return cache(lambda encoder: encoder.run(octets, flush, before))
+def _trial(octets: Octets, before: Octets) -> Trial:
+    return cache(lambda encoder: encoder.run(octets, zlib.Z_FINISH, before))
+
+
+def _tried(level: int, sight: _Sight) -> list[Encoder]:
+    return [one for one in LEVELS[level].encoders if sight.repeats or one not in SEEKING]
 
 
 def _choose(level: int, sight: _Sight, trial: Trial) -> list[Encoder]:
-    """Choose the encoders to run on a file by what they make of a part of it, or of the whole."""
-    tier = LEVELS[level]
-    tried = [one for one in tier.encoders if sight.repeats or one not in SEEKING]
+    """Choose the encoders to run on a file by what they make of a stretch of it."""
+    tier, tried = LEVELS[level], _tried(level, sight)
     smallest = min(len(trial(one)) for one in tried)
     near = _near(tier, tried, smallest, trial)
     if near != [RUNS] and sight.share >= DENSE_SHARE:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from isal import isal_zlib
 from zlib_ng import zlib_ng
@@ -137,7 +137,8 @@ def test_genes_together_are_smaller_than_by_stdlib(sizes, kind, bits):
     assert sum(sizes[name, 6] for name in group) <= stdlib
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
+@example(seed=157, n_bytes=2276, share=0.390625, n_values=1)
 @given(
     seed=st.integers(0, 2**16),
     n_bytes=st.integers(0, 30_000),
