@@ -55,6 +55,11 @@ def _padded(context: Context, dimension: int) -> da.Array:
 
 def points(context: Context, dimension: int) -> da.Array:
     """Embedding of a dimension as the viewer draws it, float32 (n_cells, dimension)."""
+    made: da.Array = context.once(("points", dimension), partial(_points, context, dimension))
+    return made
+
+
+def _points(context: Context, dimension: int) -> da.Array:
     element = _element(context, dimension)
     if not context.options.normalize_embeddings:
         return embeddings.cast_embedding(element.array())
