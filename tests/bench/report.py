@@ -22,6 +22,7 @@ COLUMNS = (
     "ours",
     "theirs",
     "time ratio",
+    "after imports",
     "our peak, MB",
     "their peak, MB",
     "memory ratio",
@@ -69,6 +70,7 @@ def case_row(case: Case, ours: Measurement, theirs: Measurement | None) -> list[
         time,
         "" if theirs is None else told(case, theirs),
         ratio(value, their_value, case.time_target),
+        after_imports(case, ours, theirs),
         peak,
         "" if theirs is None else f"{theirs.peak_megabytes:,.0f}",
         ratio(ours.peak_megabytes, theirs.peak_megabytes, case.memory_target)
@@ -85,6 +87,14 @@ def told(case: Case, run: Measurement) -> str:
     if value is None:
         return f"failed: {run.error[:80].replace('|', '/')}"
     return f"{value:.3g} {unit(case)}"
+
+
+def after_imports(case: Case, ours: Measurement, theirs: Measurement | None) -> str:
+    """Return the ratio of what both sides spent after their imports."""
+    if theirs is None or case.metric != "seconds" or theirs.exit_code or ours.exit_code:
+        return ""
+    inner = theirs.report.get("scaled_seconds", theirs.inner_seconds)
+    return ratio(ours.inner_seconds, inner, None)
 
 
 def unit(case: Case) -> str:
