@@ -20,19 +20,21 @@ from cellucid_lazy.outputs.points import points
 from cellucid_lazy.source import Column
 from cellucid_lazy.surroundings import dask_options
 from cellucid_lazy.transforms.categories import (
-    MOST_CATEGORIES,
-    Distinct,
-    Numbered,
     code_dtype,
-    distinct,
     encode_codes,
     encode_labels,
     encode_numbered,
     merge_labels,
+)
+from cellucid_lazy.transforms.centroids import centroids as centroids_of
+from cellucid_lazy.transforms.distinct_values import (
+    MOST_CATEGORIES,
+    Distinct,
+    Numbered,
+    distinct,
     number,
     numbered_bytes,
 )
-from cellucid_lazy.transforms.centroids import centroids as centroids_of
 from cellucid_lazy.transforms.genes import to_float32
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.transforms import categories as cat
+from cellucid_lazy.transforms import distinct_values as dv
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
 # Texts that a careless encoder would merge, cut or take for missing.
@@ -41,7 +42,7 @@ def test_labels_of_codes_are_the_values(column):
     values, rows = column
     array = da.from_array(values, chunks=max(1, min(rows, len(values))), asarray=False)
     with raise_if_dask_computes():
-        lazy = cat.distinct(array)
+        lazy = dv.distinct(array)
     found = compute(lazy).item()
     expected = sorted({value for value in values if not is_missing(value)}, key=str)
     assert list(found.values) == expected
@@ -77,14 +78,14 @@ def cut_columns(draw):
 @settings(max_examples=150, deadline=None)
 @given(column=cut_columns(), merged=st.booleans())
 def test_codes_of_one_read_are_those_of_two(column, merged):
-    found = compute(cat.distinct(column)).item()
+    found = compute(dv.distinct(column)).item()
     code_of = cat.merge_labels(found.values).code_of if merged else None
     options = {"dtype": np.dtype("u2"), "code_of": code_of}
     expected = compute(cat.encode_labels(column, categories=found.values, **options))
     with raise_if_dask_computes():
-        numbered = cat.number(column)
+        numbered = dv.number(column)
         lazy = cat.encode_numbered(numbered, chunks=column.chunks[0], **options)
-    kept = cat.Numbered(*dask.persist(*numbered, scheduler="synchronous"))
+    kept = dv.Numbered(*dask.persist(*numbered, scheduler="synchronous"))
     again = cat.encode_numbered(kept, chunks=column.chunks[0], **options)
     assert compute(kept.distinct).item() == found
     for codes in (compute(lazy), compute(again)):
@@ -93,24 +94,24 @@ def test_codes_of_one_read_are_those_of_two(column, merged):
     blocks = compute(kept.codes)
     assert [len(block) for block in blocks] == list(column.chunks[0])
     held = sum(block.nbytes for block in blocks)
-    assert held <= cat.numbered_bytes(len(column), len(found.values))
+    assert held <= dv.numbered_bytes(len(column), len(found.values))
 
 
 @pytest.mark.parametrize(
     ("n_values", "expected"), [(1, 1), (255, 1), (256, 2), (65_535, 2), (65_536, 0)]
 )
 def test_provisional_codes_are_as_small_as_can_be(n_values, expected):
-    assert cat.numbered_bytes(10, n_values) == 10 * expected
-    if n_values <= cat.MOST_CATEGORIES:
+    assert dv.numbered_bytes(10, n_values) == 10 * expected
+    if n_values <= dv.MOST_CATEGORIES:
         values = boxed([None, *map(str, range(n_values))])
-        codes = compute(cat.number(da.from_array(values, chunks=-1)).codes).item()
+        codes = compute(dv.number(da.from_array(values, chunks=-1)).codes).item()
         assert codes.itemsize == expected
         assert (codes[0], codes.max()) == (n_values, n_values)
 
 
 def test_labels_that_are_equal_as_text_share_their_code():
     values = da.from_array(boxed(["True", True, None, "b"]), chunks=2, asarray=False)
-    found = compute(cat.distinct(values)).item()
+    found = compute(dv.distinct(values)).item()
     labels = cat.merge_labels(found.values)
     assert labels.names == ("True", "b")
     options = {"dtype": np.dtype("u1"), "code_of": labels.code_of}
@@ -173,12 +174,12 @@ def test_more_categories_than_codes_are_refused(n, requested):
 
 def test_beyond_65535_values_are_counted_and_not_kept():
     values = da.from_array(np.array([f"c{i}" for i in range(65_536)], dtype=object), chunks=9_000)
-    found = compute(cat.distinct(values)).item()
+    found = compute(dv.distinct(values)).item()
     assert (found.n_distinct, found.values) == (65_536, ())
-    assert compute(cat.number(values).places).item() == ()
-    one_block = compute(cat.number(values.rechunk(-1)).codes).item()
+    assert compute(dv.number(values).places).item() == ()
+    one_block = compute(dv.number(values.rechunk(-1)).codes).item()
     assert len(one_block) == 0
-    found = compute(cat.distinct(values[1:])).item()
+    found = compute(dv.distinct(values[1:])).item()
     assert (found.n_distinct, len(found.values)) == (65_535, 65_535)
 
 
@@ -187,8 +188,8 @@ def test_graphs_pickle_and_names_follow_the_content():
     codes = da.from_array(np.array([0, -1, 1]), chunks=2, name="codes")
     dtype = np.dtype("u1")
     built = [
-        lambda: cat.distinct(values),
-        lambda: cat.encode_numbered(cat.number(values), chunks=(2, 1), dtype=dtype),
+        lambda: dv.distinct(values),
+        lambda: cat.encode_numbered(dv.number(values), chunks=(2, 1), dtype=dtype),
         lambda: cat.encode_labels(values, categories=("a", "b"), dtype=dtype),
         lambda: cat.encode_codes(codes, n_categories=2, dtype=dtype),
     ]
