@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.sinks.encode import Target, put_whole
+from cellucid_lazy.transforms.gene_facts import column_facts, stored_facts
 from cellucid_lazy.transforms.gene_major import GeneBlock
-from cellucid_lazy.transforms.genes import column_facts, stored_facts
 from cellucid_lazy.transforms.quantize import quantization_range, quantize_block, quantized_dtype
 
 

@@ -35,7 +35,7 @@ from cellucid_lazy.transforms.distinct_values import (
     number,
     numbered_bytes,
 )
-from cellucid_lazy.transforms.genes import to_float32
+from cellucid_lazy.transforms.float32 import to_float32
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
 

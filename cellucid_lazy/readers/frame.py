@@ -15,7 +15,7 @@ from cellucid_lazy.errors import DataError, FieldError
 from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.source import Column
-from cellucid_lazy.transforms.genes import to_float32
+from cellucid_lazy.transforms.float32 import to_float32
 
 
 def frame_columns(frame: Any, token: str, left_out: list[str]) -> dict[str, Column]:

@@ -16,7 +16,8 @@ from cellucid_lazy.readers.sparse_array import Layout, SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
 from cellucid_lazy.readers.sparse_reads import reads_by_cell, reads_by_gene
 from cellucid_lazy.source import Expression, GeneReads, MatrixBlocks
-from cellucid_lazy.transforms.genes import gene_columns, to_float32
+from cellucid_lazy.transforms.float32 import to_float32
+from cellucid_lazy.transforms.genes import gene_columns
 
 # Stored values of one block: 8 MB of float32 values and int32 indices.
 BLOCK_VALUES = 2**20

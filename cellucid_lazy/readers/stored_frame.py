@@ -15,7 +15,7 @@ from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.readers.stored import Storage, attribute, encoding, real_numbers, where
 from cellucid_lazy.source import ArrayReader, Column
 from cellucid_lazy.transforms.blocks import rechunk
-from cellucid_lazy.transforms.genes import to_float32
+from cellucid_lazy.transforms.float32 import to_float32
 
 
 def frame_keys(group: Any) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.transforms.genes import one_column, summed_columns, to_float32
+from cellucid_lazy.transforms.block_columns import one_column, summed_columns
+from cellucid_lazy.transforms.float32 import to_float32
 
 # Rows of a piece count from its first cell, so two bytes do for most blocks.
 _SHORT = 2**16

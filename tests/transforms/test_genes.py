@@ -11,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from cellucid_lazy.transforms.block_columns import pick_columns
+from cellucid_lazy.transforms.float32 import to_float32
+from cellucid_lazy.transforms.gene_facts import column_facts, stored_facts
 from cellucid_lazy.transforms.gene_major import join_pieces, piece_of
-from cellucid_lazy.transforms.genes import (
-    column_facts,
-    gene_columns,
-    gene_ranges,
-    pick_columns,
-    stored_facts,
-    to_float32,
-)
+from cellucid_lazy.transforms.genes import gene_columns, gene_ranges
 from tests.engine.matrices import copied, dense32, matrices
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
