@@ -12,6 +12,7 @@ import numpy as np
 
 from cellucid_lazy.transforms.blocks import map_indexed, rechunk, whole_rows
 from cellucid_lazy.transforms.extremes import finite_extremes
+from cellucid_lazy.transforms.float32 import to_float32
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -184,7 +185,7 @@ def scale_vectors(vectors: da.Array, /, *, scale: da.Array | None = None) -> da.
     """
     rows = whole_rows(vectors[:, np.newaxis] if vectors.ndim == 1 else vectors)
     if scale is None:
-        return map_indexed(_to_float32, "ij", rows, "ij", dtype=np.float32)
+        return map_indexed(to_float32, "ij", rows, "ij", dtype=np.float32)
     if scale.ndim != 0:
         raise ValueError(f"scale must have no dimensions, found shape {scale.shape}")
     return map_indexed(_scale_block, "ij", rows, "ij", scale, "", dtype=np.float32)
@@ -221,7 +222,7 @@ def _normalize_block(block: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> npt.N
 
 
 def _cast_points(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    points = _to_float32(block)
+    points = to_float32(block)
     finite = np.isfinite(points)
     if finite.all():
         return points
@@ -237,9 +238,4 @@ def _pad_block(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _scale_block(block: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = block.astype(work_dtype(block.dtype), copy=False) * float(scale)
-    return _to_float32(scaled)
-
-
-def _to_float32(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return block.astype(np.float32, copy=False)
+    return to_float32(scaled)
