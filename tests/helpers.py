@@ -54,7 +54,7 @@ class Reads:
     def __enter__(self) -> Self:
         self._context = self._monkeypatch.context()
         patched = self._context.__enter__()
-        for module, name in (("hdf5_array", "Hdf5Array"), ("zarr_store", "ZarrArray")):
+        for module, name in (("hdf5_array", "Hdf5Array"), ("zarr_array", "ZarrArray")):
             reader = getattr(importlib.import_module(f"cellucid_lazy.readers.{module}"), name)
             patched.setattr(reader, "read", self._watched(reader.read))
         hdf5 = importlib.import_module("cellucid_lazy.readers.hdf5_array")
