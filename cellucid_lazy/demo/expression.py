@@ -1,0 +1,141 @@
+"""Genes of the generated atlas, and how much of them is in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellucid_lazy.demo.cell_types import CELL_TYPES
+
+MITOCHONDRIAL = (
+    *("MT-ND1", "MT-ND2", "MT-ND3", "MT-ND4", "MT-ND4L", "MT-ND5", "MT-ND6"),
+    *("MT-CO1", "MT-CO2", "MT-CO3", "MT-ATP6", "MT-ATP8", "MT-CYB"),
+)
+HOUSEKEEPING = ("MALAT1", "B2M", "TMSB4X", "ACTB", "FTL", "FTH1", "EEF1A1", "GAPDH", "TPT1")
+GENE_FAMILIES = ("ZNF", "SLC", "TMEM", "KIF", "RAB", "PSM", "NDUFA", "POLR2", "USP", "TRIM", "FBXO")
+READS_PER_CELL = 2_500.0
+
+
+def gene_symbols(n_genes: int) -> list[str]:
+    """Return distinct gene symbols: markers, genes of every cell, then further plausible names.
+
+    Parameters
+    ----------
+    n_genes
+        How many.
+
+    Returns
+    -------
+    list of str
+        Real symbols first.
+    """
+    symbols: dict[str, None] = {}
+    for symbol in _endless_symbols():
+        if len(symbols) == n_genes:
+            break
+        symbols[symbol] = None
+    return list(symbols)
+
+
+def gene_table(symbols: list[str]) -> pd.DataFrame:
+    """Return var: symbols as index, and a column of stable identifiers.
+
+    Parameters
+    ----------
+    symbols
+        Gene symbols.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by symbol.
+    """
+    identifiers = [f"ENSG{100_000 + 97 * number:011d}" for number in range(len(symbols))]
+    return pd.DataFrame({"gene_ids": identifiers}, index=pd.Index(symbols))
+
+
+def draw_counts(
+    types: NDArray[np.int64], symbols: list[str], rng: np.random.Generator
+) -> sparse.csr_matrix[np.float32]:
+    """Return molecule counts, (n_cells, n_genes): Poisson around each type's profile and depth.
+
+    Parameters
+    ----------
+    types
+        Cell type of each cell, as its place in ``CELL_TYPES``.
+    symbols
+        Gene symbols.
+    rng
+        Where chance comes from.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        float32, (n_cells, n_genes).
+    """
+    profiles = _type_profiles(symbols, rng)
+    depth = READS_PER_CELL * rng.lognormal(0.0, 0.35, len(types))
+    counts = rng.poisson(profiles[types] * depth[:, None]).astype(np.float32)
+    return sparse.csr_matrix(counts)
+
+
+def log_normalize(counts: sparse.csr_matrix[np.float32]) -> sparse.csr_matrix[np.float32]:
+    """Scale every cell to 10,000 molecules and take log(1 + x), as scanpy's defaults do.
+
+    Parameters
+    ----------
+    counts
+        Molecule counts, (n_cells, n_genes).
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        float32, (n_cells, n_genes), natural logarithms; a cell without counts stays empty.
+    """
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    scale = 1e4 / np.maximum(totals, 1.0)
+    result = counts.copy()
+    result.data = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
+    result.data = result.data.astype(np.float32)
+    return result
+
+
+def _endless_symbols() -> Iterator[str]:
+    for cell_type in CELL_TYPES:
+        yield from cell_type.markers
+    yield from HOUSEKEEPING
+    yield from MITOCHONDRIAL
+    for number in range(3, 28):
+        yield f"RPL{number}"
+        yield f"RPS{number}"
+    number = 1
+    while True:
+        for family in GENE_FAMILIES:
+            yield f"{family}{number}"
+        yield f"LINC{number:05d}"
+        yield f"AC{11_000 + 37 * number:06d}.{number % 3 + 1}"
+        number += 1
+
+
+def _type_profiles(symbols: list[str], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return each type's share of molecules per gene, (n_types, n_genes), rows summing to one."""
+    place = {symbol: number for number, symbol in enumerate(symbols)}
+    popularity = rng.lognormal(0.0, 1.8, len(symbols))
+    common = [number for symbol, number in place.items() if _is_everywhere(symbol)]
+    popularity[common] = rng.lognormal(5.2, 0.6, len(common))
+    profiles = popularity * rng.lognormal(0.0, 0.4, (len(CELL_TYPES), len(symbols)))
+    markers = {symbol for cell_type in CELL_TYPES for symbol in cell_type.markers}
+    profiles[:, [place[symbol] for symbol in markers if symbol in place]] = 0.3
+    for row, cell_type in enumerate(CELL_TYPES):
+        own = [place[symbol] for symbol in cell_type.markers if symbol in place]
+        profiles[row, own] = rng.lognormal(4.0, 0.5, len(own))
+    shares: NDArray[np.float64] = profiles / profiles.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _is_everywhere(symbol: str) -> bool:
+    return symbol in HOUSEKEEPING or symbol.startswith(("MT-", "RPL", "RPS"))
