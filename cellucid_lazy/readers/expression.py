@@ -20,7 +20,7 @@ from cellucid_lazy.source import (
     GeneReads,
     MatrixBlocks,
 )
-from cellucid_lazy.transforms.genes import gene_columns
+from cellucid_lazy.transforms.genes import by_chunk, gene_columns
 
 # Values of one block when nothing else decides.
 BLOCK_VALUES = 2**20
@@ -79,15 +79,12 @@ class BlockedExpression:
 
 def _column_groups(blocks: da.Array, genes: NDArray[np.intp]) -> Iterator[GeneGroup]:
     first_rows = np.cumsum((0, *blocks.chunks[0][:-1])).tolist()
-    borders = np.cumsum((0, *blocks.chunks[1]))
-    owner = np.searchsorted(borders, genes, side="right") - 1
-    for number in np.unique(owner).tolist():
-        wanted = np.flatnonzero(owner == number)
+    for number, wanted, within in by_chunk(blocks.chunks[1], genes):
         reads = [
             BlockRead(row, _as_it_is, ((blocks.name, place, number),))
             for place, row in enumerate(first_rows)
         ]
-        yield GeneGroup(wanted, genes[wanted] - borders[number], reads)
+        yield GeneGroup(wanted, within, reads)
 
 
 def _as_it_is(block: Any) -> Any:

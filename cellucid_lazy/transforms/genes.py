@@ -6,7 +6,7 @@ matrix summed in the stored type first, as SciPy does when it densifies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,12 +36,9 @@ def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
     wanted = np.asarray(columns, dtype=np.intp)
     if len(matrix.chunks[1]) == 1:
         return _pick(matrix, wanted)
-    borders = np.cumsum((0, *matrix.chunks[1]))
-    owner = np.searchsorted(borders, wanted, side="right") - 1
     parts, order = [], []
-    for chunk in np.unique(owner):
-        of_chunk = np.flatnonzero(owner == chunk)
-        parts.append(_pick(matrix.blocks[:, int(chunk)], wanted[of_chunk] - borders[chunk]))
+    for chunk, of_chunk, within in by_chunk(matrix.chunks[1], wanted):
+        parts.append(_pick(matrix.blocks[:, chunk], within))
         order.append(of_chunk)
     if len(parts) == 1:
         return parts[0]
@@ -50,6 +47,30 @@ def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
     if (back == np.arange(len(back))).all():
         return joined
     return joined.map_blocks(partial(_reorder, columns=back), dtype=np.float32)
+
+
+def by_chunk(
+    chunks: Sequence[int], genes: NDArray[np.intp], /
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
+    """Group genes by the chunk of columns they lie in.
+
+    Parameters
+    ----------
+    chunks
+        Number of genes of each chunk.
+    genes
+        Positions in the matrix, in any order.
+
+    Yields
+    ------
+    tuple
+        A chunk that holds some, which of ``genes`` these are, and their positions within it.
+    """
+    borders = np.cumsum((0, *chunks))
+    owner = np.searchsorted(borders, genes, side="right") - 1
+    for chunk in np.unique(owner).tolist():
+        of_chunk = np.flatnonzero(owner == chunk)
+        yield chunk, of_chunk, genes[of_chunk] - borders[chunk]
 
 
 def gene_column(columns: da.Array, /) -> da.Array:
