@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cellucid_lazy.errors import missing_key
+from cellucid_lazy.errors import OptionError, missing_key
 from cellucid_lazy.options import Options
 from cellucid_lazy.output import Output
 from cellucid_lazy.outputs import KINDS, Context, Selection, resolve
@@ -130,8 +130,17 @@ class Catalogue(Mapping[str, Output]):
         -------
         tuple of str
             In order; listing genes reads their identifiers.
+
+        Raises
+        ------
+        MissingKeyError
+            For another kind.
         """
-        return tuple(self) if kind is None else tuple(self._of_kind(kind))
+        if kind is None:
+            return tuple(self)
+        if kind not in KINDS:
+            raise missing_key("kind of output", str(kind), KINDS, where=self.source.name)
+        return tuple(self._of_kind(kind))
 
     def select(self, *patterns: str) -> Catalogue:
         """Narrow the catalogue.
@@ -151,9 +160,13 @@ class Catalogue(Mapping[str, Output]):
         ------
         MissingKeyError
             When a pattern matches nothing.
+        OptionError
+            For something that is no text.
         """
         chosen: dict[str, None] = {}
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
             matches = self._matching(pattern)
             if not matches:
                 names = self if _may_match(pattern, "var/") else self._without_genes()

@@ -62,6 +62,7 @@ def to_bytes(
     ExportError
         When scratch cannot be used; it is looked at first, whether or not it will be needed.
     """
+    _check_catalogue(catalogue)
     if isinstance(names, str):
         raise OptionError(f"names={names!r}: give a list of names, such as [{names!r}]")
     target = ToMemory(compression_level(compress))
@@ -115,6 +116,7 @@ def to_directory(
     OptionError
         For a budget out of range.
     """
+    _check_catalogue(catalogue)
     target = check_target(path, overwrite=overwrite)
     folder = check_scratch(scratch)
     complete = catalogue.for_viewer()
@@ -159,6 +161,7 @@ def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> 
         The plan: bytes to read, scratch to write, peak memory expected. Nothing is read but the
         genes' identifiers.
     """
+    _check_catalogue(catalogue)
     plans = gene_plans(catalogue, memory_budget=memory_budget)
     return "\n".join(plan.explain() for plan in plans) or "no genes are asked for"
 
@@ -185,6 +188,13 @@ def _viewer_outputs(complete: Catalogue) -> list[Output]:
         if output.path is not None:
             outputs.append(output)
     return outputs
+
+
+def _check_catalogue(given: object) -> None:
+    if not isinstance(given, Catalogue):
+        raise OptionError(
+            f"a catalogue is needed, not {type(given).__name__}: pass what cl.outputs(...) gives"
+        )
 
 
 def _check_names(catalogue: Catalogue, obs: set[str]) -> None:

@@ -1,7 +1,8 @@
 """An export on a Dask cluster: the same calls, run by whatever client is there.
 
 Run it as ``python cluster.py [ATLAS] [FOLDER]``; without an atlas it makes one. On a cluster of
-several machines the atlas, the folder and ``scratch`` must be where all workers see them.
+several machines the atlas, the folder and ``scratch`` must be where all workers see them. It needs
+the extra ``cluster``: ``pip install 'cellucid-lazy[cluster]'``.
 """
 
 import sys

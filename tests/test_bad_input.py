@@ -546,3 +546,29 @@ def test_a_sparse_graph_of_other_types_is_read(tmp_path):
     adata.obsp["connectivities"] = graph
     found = cl.to_bytes(cl.outputs(adata), ["connectivity/src", "connectivity/dst"])
     assert found == {name: right[name] for name in found}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: cl.to_bytes(path, ["points/2d"]),
+        lambda path: cl.to_directory(path, path.with_name("out")),
+        lambda path: cl.explain(cl.outputs(path)["points/2d"]),
+    ],
+)
+def test_something_else_than_a_catalogue(call, written, tmp_path):
+    path = written()
+    refuse(lambda: call(path), cl.OptionError, "a catalogue is needed", "cl.outputs(")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_kinds_and_patterns_that_are_none(written):
+    catalogue = cl.outputs(written())
+    refuse(lambda: catalogue.names("gene"), cl.MissingKeyError, "'gene'", "'points'", "'var'")
+    refuse(lambda: catalogue.select(["var/*"]), cl.OptionError, "['var/*']", "one by one")
+
+
+def test_a_column_of_gene_identifiers_is_looked_up_at_once(written):
+    path = written(lambda adata: adata.var.insert(0, "symbol", list("abcde")))
+    options = cl.Options(gene_id_column="symbl")
+    refuse(lambda: cl.outputs(path, options), cl.MissingKeyError, path, "'symbl'", "'symbol'")

@@ -36,7 +36,7 @@ def resolve(source: Source, options: Options) -> Context:
     DataError
         When there is no valid embedding.
     MissingKeyError
-        When an obs key or the latent key is not there.
+        When an obs key, the latent key or the column of gene identifiers is not there.
     """
     embeddings, umap_resolution, problems = _embeddings(source)
     if not embeddings:
@@ -53,6 +53,8 @@ def resolve(source: Source, options: Options) -> Context:
     )
     for key in options.obs_keys or ():
         context.column(key)
+    if options.gene_id_column not in ("index", *source.var_keys):
+        raise missing_key("var column", options.gene_id_column, source.var_keys, where=source.name)
     if source.expression is None and source.n_genes:
         warnings.warn(
             f"{source.name}: there is no expression matrix; genes are zeros everywhere",
