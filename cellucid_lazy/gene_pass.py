@@ -24,6 +24,7 @@ from cellucid_lazy.gene_writer import Encoded, Writer
 from cellucid_lazy.plan import Plan, plan_genes, plan_zeros
 from cellucid_lazy.sinks.encode import Target
 from cellucid_lazy.sinks.scratch import StoredPiece, store_piece
+from cellucid_lazy.source import GeneGroup
 from cellucid_lazy.transforms.gene_major import GeneBlock, Piece, join_pieces, piece_of
 
 # Handles gathered by one task; the more, the more chunks wait for the blocks that share them.
@@ -99,31 +100,41 @@ def gene_tasks(
     expression = first.expression
     files = [(name, paths[name]) for name in genes]
     if expression is None:
-        writer = Writer(target, first.bits, None)
+        zeros = dask.delayed(_write_zeros, pure=False)
         return [
-            dask.delayed(_write_zeros, pure=False)(first.n_cells, writer, files[part])
+            zeros(first.n_cells, Writer(target, first.bits, None), files[part])
             for part in _parts(len(files), plan.genes_per_block)
         ]
     columns = np.array([gene.position for gene in genes.values()], dtype=np.intp)
     reads = expression.gene_reads(
         columns, block_values=plan.block_values, most_genes=plan.genes_per_block
     )
-    writer = Writer(target, first.bits, reads.cells)
     name = uuid.uuid4().hex
-    graph, written = dict(reads.graph), []
+    writer = f"writer-{name}"
+    # What all tasks share is a value of the graph: it goes to a worker once.
+    graph = {**reads.graph, writer: Writer(target, first.bits, reads.cells)}
+    written = []
     for number, group in enumerate(reads.groups):
-        pieces = [(f"turn-{name}", number, place) for place in range(len(group.blocks))]
-        for key, block in zip(pieces, group.blocks, strict=True):
-            turn = partial(_turn, block.read, block.first_row, group.columns, scratch)
-            graph[key] = (turn, *block.inputs)
-        gathered = pieces if scratch is None else _gather(pieces, f"gather-{name}-{number}", graph)
+        pieces = _turn_tasks(group, f"{name}-{number}", graph, scratch)
         chosen = [files[place] for place in group.wanted.tolist()]
         for part in _parts(len(chosen), plan.genes_per_block):
-            write = partial(_join_and_write, part.start, part.stop, writer, chosen[part])
+            write = partial(_join_and_write, part.start, part.stop, chosen[part])
             written.append((f"write-{name}", number, part.start))
-            graph[written[-1]] = (write, gathered)
+            graph[written[-1]] = (write, writer, pieces)
     layers = HighLevelGraph.from_collections(name, graph)
     return [Delayed(key, layers, layer=name) for key in written]
+
+
+def _turn_tasks(group: GeneGroup, name: str, graph: dict[Any, Any], scratch: str | None) -> Any:
+    """Add the tasks that turn a group's blocks to a graph; gives what names their pieces."""
+    columns = f"columns-{name}"
+    graph[columns] = group.columns
+    pieces: list[Any] = []
+    for number, block in enumerate(group.blocks):
+        pieces.append((f"turn-{name}", number))
+        turn = partial(_turn, block.read, block.first_row, scratch)
+        graph[pieces[-1]] = (turn, columns, *block.inputs)
+    return pieces if scratch is None else _gather(pieces, f"gather-{name}", graph)
 
 
 def _gather(keys: list[Any], name: str, graph: dict[Any, Any]) -> Any:
@@ -154,8 +165,8 @@ def _parts(count: int, size: int) -> list[slice]:
 def _turn(
     read: Callable[..., Any],
     first_row: int,
-    columns: NDArray[np.intp] | None,
     scratch: str | None,
+    columns: NDArray[np.intp] | None,
     *inputs: Any,
 ) -> Piece | StoredPiece:
     piece = piece_of(read(*inputs), first_row=first_row, columns=columns)
@@ -165,8 +176,8 @@ def _turn(
 def _join_and_write(
     start: int,
     stop: int,
-    writer: Writer,
     files: Sequence[tuple[str, str]],
+    writer: Writer,
     pieces: Sequence[Piece | StoredPiece],
 ) -> Encoded:
     block = join_pieces([piece.genes(start, stop) for piece in pieces])

@@ -49,16 +49,16 @@ def reads_by_cell(
     cut = pointers[rows]
     ranges = [ranges_of(cut[k : k + 1], cut[k + 1 : k + 2]) for k in range(len(rows) - 1)]
     shared = _Shared.of(reader, ranges)
-    begins = f"begins-{shared.name}"
+    begins, chosen = f"begins-{shared.name}", f"genes-{shared.name}"
     minor, place = np.unique(genes, return_inverse=True)
     blocks = []
     for number, (start, stop) in enumerate(itertools.pairwise(rows.tolist())):
-        chosen = None if len(minor) == reader.n_minor else minor
-        read = partial(_read_rows, start, stop, chosen, shared.numbers(number))
-        blocks.append(BlockRead(start, read, (*shared.inputs(number), begins)))
+        read = partial(_read_rows, start, stop, shared.numbers(number))
+        blocks.append(BlockRead(start, read, (*shared.inputs(number), begins, chosen)))
     in_order = len(minor) == len(place) and bool((np.diff(place) == 1).all())
     group = GeneGroup(np.arange(len(genes)), None if in_order else place, blocks)
-    return GeneReads([group], {**shared.graph, begins: pointers})
+    every = len(minor) == reader.n_minor
+    return GeneReads([group], {**shared.graph, begins: pointers, chosen: None if every else minor})
 
 
 def _equal_cut(pointers: NDArray[np.int64], block_values: int) -> NDArray[np.intp]:
@@ -73,12 +73,12 @@ def _equal_cut(pointers: NDArray[np.int64], block_values: int) -> NDArray[np.int
 def _read_rows(
     start: int,
     stop: int,
-    chosen: NDArray[np.intp] | None,
     numbers: _Numbers,
     reader: SparseReader,
     data: list[NDArray[Any]],
     indices: list[NDArray[Any]],
     pointers: NDArray[np.int64],
+    chosen: NDArray[np.intp] | None,
 ) -> Any:
     rows, between = pointers[start : stop + 1], (start, stop)
     decoded = _by_number(numbers, data, indices)
