@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.show import human_size
+from cellucid_lazy.wording import counted
 
 WIDTH, HEIGHT = 64, 22
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -58,8 +59,9 @@ def guide(folder: Path, written: str, *, colored: bool) -> str:
     identity = json.loads((folder / "dataset_identity.json").read_text())
     stats = identity["stats"]
     title = (
-        f"{identity['name']}, generated: {stats['n_cells']:,} cells x {stats['n_genes']:,} genes, "
-        f"{stats['n_obs_fields']} columns, {stats['n_edges']:,} edges"
+        f"{identity['name']}, generated: {counted(stats['n_cells'], 'cell')} x "
+        f"{counted(stats['n_genes'], 'gene')}, {counted(stats['n_obs_fields'], 'column')}, "
+        f"{counted(stats['n_edges'], 'edge')}"
     )
     shown = read_map(folder)
     parts = [title, draw(shown, colored=colored), legend(shown, colored=colored)]

@@ -12,6 +12,7 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from cellucid_lazy.errors import OptionError
+from cellucid_lazy.wording import counted
 
 # Bytes that live per value while a block of cells is read, turned and stored: the stored values
 # and indices (8), the turned ones (8), their short form (6), what the codec holds (4), and a
@@ -65,9 +66,9 @@ class Plan:
         """Tell the plan in one paragraph."""
         return (
             f"{self.way}: {self.why}. Reads {format_bytes(self.read_bytes)} decoded, in blocks of "
-            f"{self.block_values:,} values; writes {format_bytes(self.scratch_bytes)} of scratch; "
-            f"{self.genes_per_block:,} genes per task; about {format_bytes(self.peak_bytes)} of "
-            "memory beyond the imported libraries"
+            f"{counted(self.block_values, 'value')}; writes {format_bytes(self.scratch_bytes)} of "
+            f"scratch; {counted(self.genes_per_block, 'gene')} per task; about "
+            f"{format_bytes(self.peak_bytes)} of memory beyond the imported libraries"
         )
 
 
@@ -180,7 +181,7 @@ def memory_budget(given: int | str | None = None) -> int:
         raise OptionError(f"memory_budget={chosen!r}: a size is needed, such as '1GB'") from problem
     if size < _LEAST_BUDGET:
         raise OptionError(
-            f"memory_budget={chosen!r}: at least {format_bytes(_LEAST_BUDGET)} are needed"
+            f"memory_budget={chosen!r}: at least {_LEAST_BUDGET // 10**6} MB are needed"
         )
     return size
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from cellucid_lazy.naming import safe_name
+from cellucid_lazy.wording import counted
 
 if TYPE_CHECKING:
     from cellucid_lazy.catalogue import Catalogue
@@ -56,7 +57,8 @@ def as_html(catalogue: Catalogue) -> str:
 
 def _title(catalogue: Catalogue) -> str:
     source = catalogue.source
-    return f"Catalogue of {source.name}: {source.n_cells:,} cells x {source.n_genes:,} genes"
+    cells, genes = counted(source.n_cells, "cell"), counted(source.n_genes, "gene")
+    return f"Catalogue of {source.name}: {cells} x {genes}"
 
 
 def _rows(catalogue: Catalogue) -> Iterator[Row]:

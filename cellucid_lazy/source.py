@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 import dask.array as da
 import numpy as np
 
+from cellucid_lazy.wording import counted
+
 ColumnKind = Literal["continuous", "category"]
 
 
@@ -272,7 +274,8 @@ class Source:
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"
         return (
-            f"Source({self.name!r}: {self.n_cells:,} cells x {self.n_genes:,} genes, "
-            f"expression {layout}, {len(self.obs)} obs columns, obsm {list(self.obsm)}, "
+            f"Source({self.name!r}: {counted(self.n_cells, 'cell')} x "
+            f"{counted(self.n_genes, 'gene')}, expression {layout}, "
+            f"{counted(len(self.obs), 'obs column')}, obsm {list(self.obsm)}, "
             f"connectivities {'yes' if self.connectivities else 'no'})"
         )

@@ -134,6 +134,12 @@ def test_explain_names_the_way_the_reason_and_the_sizes():
     assert planned(by_gene=True).explain().startswith("by gene: the matrix is stored by gene")
 
 
+def test_explain_knows_one_from_many():
+    assert "; 1 gene per task; " in planned(wanted=1).explain()
+    assert " genes per task; " in planned().explain()
+    assert "in blocks of 1 value; " in planned(by_gene=True, n_stored=1, wanted=1).explain()
+
+
 def test_genes_without_a_matrix():
     plan = plan_zeros(n_cells=1000, wanted=50, workers=2)
     assert (plan.way, plan.scratch_bytes, plan.read_bytes) == ("zeros", 0, 0)

@@ -16,6 +16,7 @@ from cellucid_lazy.errors import LeftOutWarning, missing_key
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.options import Options
 from cellucid_lazy.source import Column, Element, Source
+from cellucid_lazy.wording import counted
 
 DIMENSIONS = (1, 2, 3)
 KEPT_BYTES = 256 * 2**20
@@ -164,10 +165,12 @@ class Context:
         found = {name: position for position, name in enumerate(names)}
         if len(found) < len(names):
             repeated = sorted({name for place, name in enumerate(names) if found[name] != place})
+            more = len(names) - len(found)
+            told = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
             warnings.warn(
-                f"{self.source.name}: {len(names) - len(found):,} genes share an identifier with "
-                f"another ({', '.join(repeated[:5])}{', ...' if len(repeated) > 5 else ''}); the "
-                "last of each is offered. Choose another gene_id_column, or make them unique",
+                f"{self.source.name}: {counted(more, 'gene')} {'share' if more > 1 else 'shares'} "
+                f"an identifier with another ({told}); the last of each is offered. "
+                "Choose another gene_id_column, or make them unique",
                 LeftOutWarning,
                 stacklevel=2,
             )
