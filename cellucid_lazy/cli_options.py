@@ -129,7 +129,7 @@ ENCODING = (
     Flag(
         "--centroid-min-points",
         "centroid_min_points",
-        "smallest category with a centroid (default: 10)",
+        "smallest category with a centroid and outlier quantiles (default: 10)",
         {"type": int, "metavar": "N"},
     ),
 )
@@ -151,7 +151,7 @@ WORK = (
     Flag(
         "--memory-budget",
         "memory_budget",
-        "such as 1GB (default: a quarter of memory)",
+        "such as 1GB, at least 64MB (default: a quarter of memory)",
         _text("SIZE"),
     ),
     Flag("--scratch", "scratch", "folder for intermediate pieces", _text("FOLDER")),

@@ -79,3 +79,19 @@ def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) ->
     else:
         hint = "there are none"
     return MissingKeyError(f"{where}: no {kind} {key!r}; {hint}")
+
+
+def no_raw(where: str) -> MissingKeyError:
+    """Build the error for a dataset that is asked for its raw matrix and has none.
+
+    Parameters
+    ----------
+    where
+        The dataset or file.
+
+    Returns
+    -------
+    MissingKeyError
+        Ready to raise.
+    """
+    return MissingKeyError(f"{where}: there is no raw matrix, raw/X; do without use_raw")

@@ -58,6 +58,10 @@ def test_a_missing_path(tmp_path):
     export_refused(tmp_path / "no.h5ad", tmp_path, cl.MissingFileError)
 
 
+def test_an_empty_name_is_not_the_current_folder():
+    refuse(lambda: cl.open(""), cl.MissingFileError, "the name of the dataset is empty")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -227,7 +231,7 @@ def test_no_raw(written):
     def change(adata):
         adata.raw = None
 
-    refuse(lambda: cl.open(written(change), use_raw=True), cl.MissingKeyError, "raw")
+    refuse(lambda: cl.open(written(change), use_raw=True), cl.MissingKeyError, "no raw matrix")
     adata = data.atlas(20, 3, slim=True)
     refuse(lambda: cl.open(adata, layer="nope"), cl.MissingKeyError, "'nope'", "'counts'")
     refuse(lambda: cl.open(adata, layer="counts", use_raw=True), cl.DataError, "exclude each other")
@@ -509,7 +513,11 @@ def test_scratch_that_cannot_be_used_is_refused_before_any_work(kind, written, t
         if os.geteuid() == 0:
             pytest.skip("root may write everywhere")
         scratch.mkdir(mode=0o500)
-    says = "scratch folder cannot be written" if kind == "forbidden" else "scratch folder not found"
+    says = {
+        "missing": "scratch folder not found; make it",
+        "file": "scratch needs a folder, this is a file",
+        "forbidden": "scratch folder cannot be written",
+    }[kind]
     with raise_if_dask_computes():
         export_refused(catalogue.source, tmp_path, cl.ExportError, scratch, says, scratch=scratch)
         refuse(

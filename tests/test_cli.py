@@ -85,6 +85,19 @@ class TestInspect:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"{cl.outputs(atlas)!r}\n"
 
+    @pytest.mark.parametrize(("cells", "genes"), [(1, 3), (3, 1)])
+    def test_knows_one_from_many(self, cells: int, genes: int, tmp_path: Path) -> None:
+        adata = anndata.AnnData(
+            np.ones((cells, genes), np.float32),
+            obs=pd.DataFrame({"size": np.ones(cells)}, index=[f"c{n}" for n in range(cells)]),
+            obsm={"X_umap": np.ones((cells, 2), np.float32)},
+        )
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        says = "1 cell x 3 genes" if cells == 1 else "3 cells x 1 gene"
+        title = run("inspect", tmp_path / "a.h5ad").stdout.splitlines()[0]
+        assert title == f"Catalogue of {tmp_path / 'a.h5ad'}: {says}"
+        assert f": {says}, expression dense, 1 obs column, " in repr(cl.open(tmp_path / "a.h5ad"))
+
     def test_tells_what_is_left_out(self, odd_atlas: Path) -> None:
         done = run("inspect", odd_atlas)
         assert (done.returncode, done.stderr) == (0, "")
@@ -274,11 +287,14 @@ class TestErrors:
         ("words", "code", "says"),
         [
             (["inspect", "nowhere.h5ad"], 1, "nowhere.h5ad: no such file or folder"),
+            (["inspect", ""], 1, "the name of the dataset is empty"),
             (["inspect", "ATLAS", "--layer", "counts"], 1, "no layer 'counts'"),
+            (["inspect", "ATLAS", "--use-raw"], 1, "there is no raw matrix"),
+            (["export", "ATLAS", "out", "--scratch", "ATLAS"], 1, "this is a file"),
             (["export", "ATLAS", "out", "--select", "obs/cell_typ/*"], 1, "did you mean"),
             (["export", "ATLAS", "out", "--obs-keys", "leidn"], 1, "'leiden'"),
             (["export", "ATLAS", "out", "--compression", "12"], 2, "from 0 to 9"),
-            (["export", "ATLAS", "out", "--memory-budget", "1kB"], 2, "at least"),
+            (["export", "ATLAS", "out", "--memory-budget", "1kB"], 2, "at least 64 MB"),
             (["bytes", "ATLAS", "var/CD3F"], 1, "'var/CD3E'"),
         ],
     )

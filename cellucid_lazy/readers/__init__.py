@@ -106,6 +106,8 @@ def _place(data: Any) -> str | None:
 
 
 def _open_path(path: str, *, layer: str | None, use_raw: bool) -> Source:
+    if not path:
+        raise MissingFileError("the name of the dataset is empty: give a path or a URL")
     local = Path(path).expanduser().absolute()
     if not local.exists():
         raise MissingFileError(f"{local}: no such file or folder")

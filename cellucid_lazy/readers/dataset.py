@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, Literal
 
-from cellucid_lazy.errors import DataError, missing_key
+from cellucid_lazy.errors import DataError, missing_key, no_raw
 from cellucid_lazy.readers import stored, stored_frame
 from cellucid_lazy.readers.stored import Storage
 from cellucid_lazy.source import Column, Connectivities, Element, Expression, Source
@@ -94,7 +94,7 @@ def expression_nodes(root: Any, *, layer: str | None, use_raw: bool, name: str) 
     check_choice(layer, use_raw=use_raw, name=name)
     if use_raw:
         if "raw" not in root or "X" not in root["raw"]:
-            raise missing_key("raw matrix", "raw/X", (), where=name)
+            raise no_raw(name)
         return root["raw"]["X"], root["raw"]["var"]
     if layer is not None:
         layers = list(root["layers"]) if "layers" in root else []

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellucid_lazy.errors import DataError, missing_key
+from cellucid_lazy.errors import DataError, missing_key, no_raw
 from cellucid_lazy.readers.dataset import (
     check_choice,
     check_connectivities,
@@ -115,7 +115,7 @@ def _expression(
 ) -> tuple[Expression | None, Any]:
     check_choice(layer, use_raw=use_raw, name=name)
     if use_raw and adata.raw is None:
-        raise missing_key("raw matrix", "raw/X", (), where=name)
+        raise no_raw(name)
     if layer is not None and layer not in adata.layers:
         # From anndata 0.13 on X is among the layers, under the name None.
         layers = [key for key in adata.layers if key is not None]

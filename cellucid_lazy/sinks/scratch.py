@@ -168,6 +168,10 @@ def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
 
 def _usable(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(
+            f"{folder}: scratch needs a folder, this is a file; give another scratch="
+        )
     if not folder.is_dir():
         raise ExportError(f"{folder}: scratch folder not found; make it, or give another scratch=")
     if not os.access(folder, os.W_OK | os.X_OK):
