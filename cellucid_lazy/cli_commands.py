@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellucid_lazy.cli_options import OPENING, SCHEDULING, SETTINGS, WORK, given
 from cellucid_lazy.errors import OptionError
+from cellucid_lazy.naming import name_problems
 
 if TYPE_CHECKING:
     from cellucid_lazy.catalogue import Catalogue
@@ -31,7 +32,9 @@ def inspect(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("always", UserWarning)
         catalogue = _catalogue(arguments)
         shown: Any = _described(catalogue) if arguments.json else repr(catalogue)
+        refused = list(name_problems(catalogue.source.name, catalogue))
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+    notes += [f"export would refuse this: {one}" for one in refused]
     if arguments.json:
         shown = json.dumps({**shown, "left_out": notes}, indent=2)
     elif notes:
@@ -43,6 +46,8 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def _described(catalogue: Catalogue) -> dict[str, Any]:
     """Describe a catalogue for machines; what only reading tells is null."""
+    from cellucid_lazy.show import latent_key
+
     source = catalogue.source
     genes = catalogue.names("var")
     return {
@@ -51,6 +56,7 @@ def _described(catalogue: Catalogue) -> dict[str, Any]:
         "n_cells": source.n_cells,
         "n_genes": source.n_genes,
         "expression": source.expression.layout if source.expression else None,
+        "latent_key": latent_key(catalogue),
         "outputs": [_told(catalogue, name) for name in catalogue if not name.startswith("var/")],
         "genes": [name.removeprefix("var/") for name in genes],
     }

@@ -68,6 +68,8 @@ def _rows(catalogue: Catalogue) -> Iterator[Row]:
             yield _obs_row(catalogue, name) if kind == "obs" else _row(catalogue, name, kind)
         if len(names) > _MOST_ROWS:
             yield Row(f"... and {len(names) - _MOST_ROWS:,} more of {kind}/*", "", "", "", "")
+        if kind == "points":
+            yield from _latent_row(catalogue)
         if kind == "obs":
             yield from _gene_row(catalogue)
 
@@ -78,6 +80,23 @@ def _row(catalogue: Catalogue, name: str, kind: str) -> Row:
     output = catalogue[name]
     shape = tuple("?" if n != n else int(n) for n in output.shape)
     return Row(name, output.dtype.name, _shape(shape), human_size(output.nbytes), output.path or "")
+
+
+def latent_key(catalogue: Catalogue) -> str | None:
+    """Tell the obsm key of the latent space that outlier quantiles are measured in, if any."""
+    return catalogue._context.latent_key
+
+
+def _latent_row(catalogue: Catalogue) -> Iterator[Row]:
+    """Say where outlier quantiles come from, where some are offered."""
+    if not any(name.endswith("/outliers") for name in catalogue.names("obs")):
+        return
+    key = latent_key(catalogue)
+    if key is None:
+        yield Row("(latent space: none found, outlier quantiles are 0)", "", "", "", "")
+        return
+    element = catalogue.source.obsm[key]
+    yield Row("(latent space)", element.dtype.name, _shape(element.shape), "", f"from obsm/{key}")
 
 
 _MANIFESTS = {

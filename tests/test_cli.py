@@ -98,6 +98,49 @@ class TestInspect:
         assert title == f"Catalogue of {tmp_path / 'a.h5ad'}: {says}"
         assert f": {says}, expression dense, 1 obs column, " in repr(cl.open(tmp_path / "a.h5ad"))
 
+    def test_tells_the_latent_space(self, atlas: Path, tmp_path: Path) -> None:
+        shown = run("inspect", atlas).stdout.splitlines()
+        rows = [line.split() for line in shown]
+        place = next(number for number, row in enumerate(rows) if row[:2] == ["(latent", "space)"])
+        assert rows[place - 1][0] == "points/3d/padded"
+        assert rows[place][2:] == ["float32", "(300,", "20)", "from", "obsm/X_pca"]
+        chosen = run("inspect", atlas, "--latent-key", "X_umap_3d").stdout
+        assert "from obsm/X_umap_3d" in chosen
+        assert json.loads(run("inspect", atlas, "--json").stdout)["latent_key"] == "X_pca"
+
+    def test_tells_that_there_is_no_latent_space(self, tmp_path: Path) -> None:
+        adata = anndata.AnnData(
+            obs=pd.DataFrame({"kind": pd.Categorical(["a", "b"])}, index=["c0", "c1"]),
+            obsm={"X_umap": np.ones((2, 2), np.float32)},
+        )
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        shown = run("inspect", tmp_path / "a.h5ad").stdout
+        assert "(latent space: none found, outlier quantiles are 0)\n" in shown
+        told = json.loads(run("inspect", tmp_path / "a.h5ad", "--json").stdout)
+        assert told["latent_key"] is None
+        assert "latent" not in repr(cl.outputs(adata).select("points/*"))
+
+    def test_tells_what_export_refuses(self, atlas: Path, tmp_path: Path) -> None:
+        adata = anndata.read_h5ad(atlas)
+        adata.var_names = ["HLA-DRB1/2", "HLA-DRB1_2", *adata.var_names[2:]]
+        adata.obs["cell type"] = 1.0
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        inspected = run("inspect", tmp_path / "a.h5ad")
+        assert inspected.returncode == 0
+        _, notes = inspected.stdout.split("Left out, or worth knowing:\n")
+        columns, genes = notes.splitlines()
+        assert "obs columns 'cell_type' and 'cell type' share the file name" in columns
+        assert "genes 'HLA-DRB1/2' and 'HLA-DRB1_2' share the file name" in genes
+        told = json.loads(run("inspect", tmp_path / "a.h5ad", "--json").stdout)
+        assert told["left_out"] == [columns.strip(), genes.strip()]
+        # It is what export says, and what it says helps.
+        refused = run("export", tmp_path / "a.h5ad", tmp_path / "out")
+        assert columns.strip() == f"export would refuse this: {refused.stderr[7:].strip()}"
+        assert "--select" in refused.stderr
+        chosen = ["--select", "obs/cell_type/*", "var/HLA-DRB1/2"]
+        assert main(["export", str(tmp_path / "a.h5ad"), str(tmp_path / "out"), *chosen]) == 0
+        assert (tmp_path / "out/var/HLA-DRB1_2.values.f32").exists()
+
     def test_tells_what_is_left_out(self, odd_atlas: Path) -> None:
         done = run("inspect", odd_atlas)
         assert (done.returncode, done.stderr) == (0, "")
