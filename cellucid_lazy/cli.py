@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cellucid_lazy.cli_commands import demo, export, inspect, write_bytes
 from cellucid_lazy.cli_options import (
@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated.
     """
-    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed = build_parser().parse_args(arguments)
+    except OptionError as problem:
+        return _report(problem)
     try:
         with _one_line_warnings(parsed.debug), _clean_termination():
             parsed.run(parsed)
@@ -111,11 +114,30 @@ def _clean_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells misuse in one line, as all other errors are told."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = self._order() if "arguments are required" in message else ""
+        raise OptionError(f"{message}{hint} ({self.format_usage().strip()}; --help tells more)")
+
+    def _order(self) -> str:
+        """Where a list option may have taken what is missing, say so."""
+        lists = [action.option_strings[0] for action in self._actions if action.nargs == "+"]
+        if not lists:
+            return ""
+        first = [str(action.metavar) for action in self._actions if not action.option_strings]
+        return (
+            f"; put {' and '.join(first)} first: a list option ({', '.join(lists)}) takes all "
+            "words that follow"
+        )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     from cellucid_lazy import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cellucid-lazy",
         description="Viewer-ready outputs of single-cell AnnData atlases, out of core.",
         epilog="DATA is an .h5ad file, a zarr store, or the URL of one.",
@@ -139,7 +161,7 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inspect(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(commands, inspect, "show what a dataset offers; reads metadata only")
+    parser = _command(commands, inspect, "DATA", "show what a dataset offers; reads metadata only")
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument("--json", action="store_true", help="for machines")
     add_flags(parser, "what is read", (*OPENING, *OFFER))
@@ -147,7 +169,7 @@ def _add_inspect(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_export(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(commands, export, "write the folder that the viewer opens")
+    parser = _command(commands, export, "DATA OUT", "write the folder that the viewer opens")
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder; it appears when all is done")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
@@ -170,7 +192,9 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_bytes(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(commands, write_bytes, "write one output's bytes to standard output")
+    parser = _command(
+        commands, write_bytes, "DATA NAME", "write one output's bytes to standard output"
+    )
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument("output", metavar="NAME", help="as inspect lists it: points/2d, var/CD3E")
     add_flags(parser, "what is read", (*OPENING, *OFFER))
@@ -180,7 +204,7 @@ def _add_bytes(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_demo(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(commands, demo, "generate a little atlas, export it, and show it")
+    parser = _command(commands, demo, "OUT", "generate a little atlas, export it, and show it")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the export")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     for what, size in (("cells", 3000), ("genes", 2000)):
@@ -194,8 +218,11 @@ def _add_demo(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, run: Any, purpose: str) -> argparse.ArgumentParser:
+def _command(commands: Any, run: Any, words: str, purpose: str) -> argparse.ArgumentParser:
     name = run.__name__.removeprefix("write_")
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=purpose, description=purpose)
+    # What argparse would print has the list options first, which then take these words as well.
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, usage=f"%(prog)s {words} [options]", help=purpose, description=purpose
+    )
     parser.set_defaults(run=run)
     return parser

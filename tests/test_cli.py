@@ -358,10 +358,34 @@ class TestErrors:
     def test_misuse_is_told_with_the_usage(
         self, words: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.startswith("usage: cellucid-lazy")
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+        assert "(usage: cellucid-lazy " in said
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (
+                ["export", "--select", "obs/*", "ATLAS", "out"],
+                ("DATA, OUT; put DATA and OUT first",),
+            ),
+            (["export", "ATLAS", "--select", "obs/*", "out"], ("required: OUT; put DATA and OUT",)),
+            (["inspect", "--genes", "A", "B", "ATLAS"], ("DATA; put DATA first", "--genes")),
+            (["bytes", "--genes", "A", "ATLAS", "var/A"], ("NAME; put DATA and NAME first",)),
+        ],
+    )
+    def test_lists_before_the_data_are_told_what_to_do(
+        self, words: list[str], says: tuple[str, ...], atlas: Path, tmp_path: Path
+    ) -> None:
+        done = run(*(str(atlas) if word == "ATLAS" else word for word in words), cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith("error: the following arguments are required: ")
+        assert "takes all words that follow (usage: cellucid-lazy " in done.stderr
+        for part in says:
+            assert part in done.stderr
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("words", [["--debug", "inspect", "x"], ["inspect", "x", "--debug"]])
     def test_debug_shows_the_traceback(
@@ -384,14 +408,19 @@ class TestErrors:
         assert shown.startswith("error: ZeroDivisionError: two lines (--debug ")
         assert shown.count("\n") == 1
 
-    @pytest.mark.parametrize("command", ["inspect", "export", "bytes", "demo"])
+    @pytest.mark.parametrize(
+        ("command", "words"),
+        [("inspect", "DATA"), ("export", "DATA OUT"), ("bytes", "DATA NAME"), ("demo", "OUT")],
+    )
     def test_every_command_explains_itself(
-        self, command: str, capsys: pytest.CaptureFixture[str]
+        self, command: str, words: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args([command, "--help"])
         assert ended.value.code == 0
-        assert "--debug" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: cellucid-lazy {command} {words} [options]\n")
+        assert "--debug" in shown
 
 
 class TestTerminal:
