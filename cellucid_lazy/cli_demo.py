@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,9 +141,33 @@ def _size(sizes: list[Any]) -> str:
 
 
 def _next_steps(folder: Path) -> str:
+    command, python, viewer = _programs()
     return f"""Look at it
-  in the browser    pip install cellucid==0.0.9 && cellucid serve {folder}
-  your own data     cellucid-lazy inspect atlas.h5ad
-                    cellucid-lazy export atlas.h5ad atlas --compression 1
-  in Python         import cellucid_lazy as cl
+  in the browser    {python} -m pip install cellucid==0.0.9
+                    {viewer} serve {shlex.quote(str(folder))}
+
+With your own data, say atlas.h5ad
+  as a folder       {command} inspect atlas.h5ad
+                    {command} export atlas.h5ad atlas --compression 1
+  in Python         {python}
+                    import cellucid_lazy as cl
                     cl.outputs("atlas.h5ad")["points/2d"].array"""
+
+
+def _programs() -> tuple[str, str, str]:
+    """What to type for this program, for Python and for the viewer: paths where need be."""
+    python = Path(sys.executable)
+    active = Path(shutil.which("python") or "").parent == python.parent
+    typed = "python" if active else _typed(python)
+    if shutil.which("cellucid-lazy"):
+        return "cellucid-lazy", typed, "cellucid"
+    own = python.with_name("cellucid-lazy")
+    command = _typed(own) if own.exists() else f"{typed} -m cellucid_lazy"
+    return command, typed, _typed(python.with_name("cellucid"))
+
+
+def _typed(program: Path) -> str:
+    """A program's path as a shell takes it, from the current folder where it is further down."""
+    here = Path.cwd()
+    below = here != program.parent and program.is_relative_to(here)
+    return shlex.quote(str(program.relative_to(here) if below else program))

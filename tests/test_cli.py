@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from scipy import sparse
 import cellucid_lazy as cl
 from cellucid_lazy import cli_options
 from cellucid_lazy.cli import build_parser, main
+from cellucid_lazy.cli_demo import _next_steps
 from cellucid_lazy.demo import write_demo
 
 # anndata 0.13 sets an option that pandas 3 wants gone, whenever it writes a file.
@@ -319,6 +321,36 @@ class TestDemo:
         assert main(words) == 0
         assert main(words) == 1
         assert main([*words, "--overwrite"]) == 0
+
+    def test_what_to_type_next_works_as_printed(self, tmp_path: Path) -> None:
+        """Also where the environment is not activated, so that its programs need their paths."""
+        away = {**os.environ, "PATH": str(tmp_path)}
+        done = run("demo", "my out", "--cells", 100, "--genes", 40, cwd=tmp_path, env=away)
+        printed = done.stdout.split("Look at it\n")[1].splitlines()
+        words = [line[20:] for line in printed]
+        write_demo(tmp_path / "atlas.h5ad", n_cells=100, n_genes=40)
+        asked = [line for line in words if "cellucid" in line and " atlas.h5ad" in line]
+        assert len(asked) == 2
+        for line in asked:
+            again = subprocess.run(line, shell=True, cwd=tmp_path, env=away, capture_output=True)
+            assert (again.returncode, again.stderr) == (0, b"")
+        assert (tmp_path / "atlas/points_2d.bin.gz").exists()
+        assert words[0] == f"{shlex.quote(sys.executable)} -m pip install cellucid==0.0.9"
+        viewer, *rest = shlex.split(words[1])
+        assert Path(viewer) == Path(sys.executable).with_name("cellucid")
+        assert rest == ["serve", "my out"]
+        start = words.index(shlex.quote(sys.executable))
+        session = "\n".join(words[start + 1 :])
+        subprocess.run([words[start], "-c", session], cwd=tmp_path, env=away, check=True)
+
+    def test_what_to_type_next_is_short_where_programs_are_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shutil.which", lambda name: f"{Path(sys.executable).parent}/{name}")
+        shown = _next_steps(tmp_path)
+        assert "  python -m pip install cellucid==0.0.9\n" in shown
+        assert f"  cellucid serve {tmp_path}\n" in shown
+        assert "  cellucid-lazy inspect atlas.h5ad\n" in shown
 
     def test_needs_a_few_cells(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["demo", str(tmp_path / "out"), "--cells", "3"]) == 2
