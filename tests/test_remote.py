@@ -511,7 +511,8 @@ def test_commands_take_storage_options(s3, stores, tmp_path):
 def test_storage_options_are_switches_json_or_text(s3, monkeypatch):
     given = {}
     monkeypatch.setattr("cellucid_lazy.readers.open", lambda data, **found: given.update(found))
-    monkeypatch.setattr("cellucid_lazy.catalogue.outputs", lambda *_: "a catalogue")
+    catalogue = cl.outputs(data.atlas(20, 3, slim=True))
+    monkeypatch.setattr("cellucid_lazy.catalogue.outputs", lambda *_: catalogue)
     words = ["anon=True", "key=0123", "secret=a=b", 'client_kwargs={"region_name": "x"}', "token="]
     asked = [word for one in words for word in ("--storage-option", one)]
     assert main(["inspect", "s3://bucket/a.zarr", *asked]) == 0
