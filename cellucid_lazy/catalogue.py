@@ -79,6 +79,11 @@ class Catalogue(Mapping[str, Output]):
         """The settings."""
         return self._context.options
 
+    @property
+    def latent_key(self) -> str | None:
+        """The obsm key of the latent space that outlier quantiles are measured in, if any."""
+        return self._context.latent_key
+
     def _of_kind(self, kind: str) -> dict[str, None]:
         if kind not in self._listed:
             names = KINDS[kind].names(self._context, self._selection)

@@ -46,8 +46,6 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def _described(catalogue: Catalogue) -> dict[str, Any]:
     """Describe a catalogue for machines; what only reading tells is null."""
-    from cellucid_lazy.show import latent_key
-
     source = catalogue.source
     genes = catalogue.names("var")
     return {
@@ -56,7 +54,7 @@ def _described(catalogue: Catalogue) -> dict[str, Any]:
         "n_cells": source.n_cells,
         "n_genes": source.n_genes,
         "expression": source.expression.layout if source.expression else None,
-        "latent_key": latent_key(catalogue),
+        "latent_key": catalogue.latent_key,
         "outputs": [_told(catalogue, name) for name in catalogue if not name.startswith("var/")],
         "genes": [name.removeprefix("var/") for name in genes],
     }

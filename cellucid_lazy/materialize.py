@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from cellucid_lazy.catalogue import Catalogue
-from cellucid_lazy.errors import OptionError
-from cellucid_lazy.naming import check_collisions
+from cellucid_lazy.errors import CollisionError, OptionError
+from cellucid_lazy.naming import name_problems
 from cellucid_lazy.options import compression_level
 from cellucid_lazy.output import Output
 from cellucid_lazy.plan import Plan
@@ -179,7 +179,6 @@ def gene_plans(catalogue: Catalogue, *, memory_budget: int | str | None = None) 
 def _viewer_outputs(complete: Catalogue) -> list[Output]:
     """All outputs of a folder, manifests last; unusable fields are left out with a warning."""
     usable = set(complete.usable_obs())
-    _check_names(complete, usable)
     outputs = []
     for name in complete:
         if name.startswith("obs/") and name.removeprefix("obs/").rsplit("/", 1)[0] not in usable:
@@ -187,6 +186,8 @@ def _viewer_outputs(complete: Catalogue) -> list[Output]:
         output = complete[name]
         if output.path is not None:
             outputs.append(output)
+    for problem in name_problems(complete.source.name, (output.name for output in outputs)):
+        raise CollisionError(problem)
     return outputs
 
 
@@ -195,20 +196,3 @@ def _check_catalogue(given: object) -> None:
         raise OptionError(
             f"a catalogue is needed, not {type(given).__name__}: pass what cl.outputs(...) gives"
         )
-
-
-def _check_names(catalogue: Catalogue, obs: set[str]) -> None:
-    check_collisions(
-        f"{catalogue.source.name}: obs columns",
-        [key for key in catalogue.source.obs if key in obs],
-        fix="rename one, or choose with obs_keys",
-    )
-    check_collisions(
-        f"{catalogue.source.name}: genes",
-        [name.removeprefix("var/") for name in catalogue.names("var")],
-        fix="choose with genes, or another gene_id_column",
-    )
-    fields = dict.fromkeys(
-        name.removeprefix("vectors/").rsplit("/", 1)[0] for name in catalogue.names("vectors")
-    )
-    check_collisions(f"{catalogue.source.name}: vector fields", fields, fix="rename one in obsm")

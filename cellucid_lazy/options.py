@@ -129,7 +129,7 @@ def compression_level(level: Any) -> int | None:
     Parameters
     ----------
     level
-        None, or a whole number from 0 to 9.
+        A whole number from 1 to 9; None or 0 for none.
 
     Returns
     -------
@@ -144,7 +144,9 @@ def compression_level(level: Any) -> int | None:
     if level is None or (level == 0 and not isinstance(level, str)):
         return None
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 9:
-        raise OptionError(f"compression={level!r}: a gzip level is a whole number from 0 to 9")
+        raise OptionError(
+            f"compression={level!r}: a gzip level is a whole number from 1 to 9, or None for none"
+        )
     return level
 
 

@@ -82,16 +82,11 @@ def _row(catalogue: Catalogue, name: str, kind: str) -> Row:
     return Row(name, output.dtype.name, _shape(shape), human_size(output.nbytes), output.path or "")
 
 
-def latent_key(catalogue: Catalogue) -> str | None:
-    """Tell the obsm key of the latent space that outlier quantiles are measured in, if any."""
-    return catalogue._context.latent_key
-
-
 def _latent_row(catalogue: Catalogue) -> Iterator[Row]:
     """Say where outlier quantiles come from, where some are offered."""
     if not any(name.endswith("/outliers") for name in catalogue.names("obs")):
         return
-    key = latent_key(catalogue)
+    key = catalogue.latent_key
     if key is None:
         yield Row("(latent space: none found, outlier quantiles are 0)", "", "", "", "")
         return

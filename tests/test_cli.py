@@ -311,7 +311,8 @@ class TestDemo:
         assert "400 cells x 50 genes" in done.stdout
         assert "A CD4 T cells" in done.stdout
         assert "\x1b" not in done.stdout
-        assert max(map(len, done.stdout.splitlines())) <= 100
+        shown, _ = done.stdout.split("Look at it\n")  # below, paths may be long
+        assert max(map(len, shown.splitlines())) <= 100
         assert list(tmp_path.iterdir()) == [tmp_path / "demo_out"]
 
     def test_keeps_an_earlier_export_unless_told(
@@ -368,7 +369,7 @@ class TestErrors:
             (["export", "ATLAS", "out", "--scratch", "ATLAS"], 1, "this is a file"),
             (["export", "ATLAS", "out", "--select", "obs/cell_typ/*"], 1, "did you mean"),
             (["export", "ATLAS", "out", "--obs-keys", "leidn"], 1, "'leiden'"),
-            (["export", "ATLAS", "out", "--compression", "12"], 2, "from 0 to 9"),
+            (["export", "ATLAS", "out", "--compression", "12"], 2, "from 1 to 9, or None"),
             (["export", "ATLAS", "out", "--memory-budget", "1kB"], 2, "at least 64 MB"),
             (["bytes", "ATLAS", "var/CD3F"], 1, "'var/CD3E'"),
         ],
