@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import nan
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from cellucid_lazy.gene import Gene
+from cellucid_lazy.transforms.blocks import from_graph, rechunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +24,12 @@ class GeneRanges:
     Attributes
     ----------
     genes
-        Genes by identifier, in order.
+        Identifiers of the genes, in order.
     build
         Builds the float64 (3, n_genes) array of min, max and finite count, for when there is none.
     """
 
-    genes: Mapping[str, Gene]
+    genes: tuple[str, ...]
     build: Callable[[], da.Array]
 
     @cached_property
@@ -52,6 +51,18 @@ class Fact(NamedTuple):
 
     value: da.Array | GeneRanges
     read: Callable[[NDArray[Any]], Any]
+
+
+class Later(NamedTuple):
+    """A place that needs no reading, but is long: it is made when the manifest is rendered.
+
+    Attributes
+    ----------
+    make
+        Gives what JSON holds; a module-level function or a partial of one.
+    """
+
+    make: Callable[[], Any]
 
 
 class Slot(NamedTuple):
@@ -101,14 +112,14 @@ class Manifest:
 
     def lazy(self) -> da.Array:
         """Build the JSON bytes as a lazy uint8 array of unknown length."""
-        arrays = [fact.array if isinstance(fact, GeneRanges) else fact for fact in self.facts]
-        # Dask would look into each of the many lists of a document: as text it is named, and
-        # within a partial it is passed, at once.
+        arrays = [
+            rechunk(fact.array if isinstance(fact, GeneRanges) else fact, -1) for fact in self.facts
+        ]
         text = json.dumps(self.document, default=tokenize)
         name = f"manifest-{tokenize(text, self.indent, [array.name for array in arrays])}"
-        draw = dask.delayed(partial(_rendered, self.document, self.indent), name=f"draw-{name}")
-        rendered = draw(arrays, dask_key_name=name)
-        return da.from_delayed(rendered, (nan,), dtype=np.uint8)
+        facts = [(array.name, *(0,) * array.ndim) for array in arrays]
+        graph = {(name, 0): (partial(_rendered, self.document, self.indent), facts)}
+        return from_graph(name, graph, *arrays, chunks=((nan,),), dtype=np.uint8)
 
 
 def render(document: Any, indent: int | None, facts: Sequence[NDArray[Any]]) -> bytes:
@@ -117,6 +128,8 @@ def render(document: Any, indent: int | None, facts: Sequence[NDArray[Any]]) -> 
     def filled(part: Any) -> Any:
         if isinstance(part, Slot):
             return part.read(facts[part.number])
+        if isinstance(part, Later):
+            return part.make()
         if isinstance(part, dict):
             return {key: filled(value) for key, value in part.items()}
         return [filled(value) for value in part] if isinstance(part, list) else part

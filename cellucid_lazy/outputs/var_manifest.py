@@ -9,10 +9,9 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.manifest import Fact, GeneRanges
+from cellucid_lazy.manifest import Fact, GeneRanges, Later
 from cellucid_lazy.output import file_extension
 from cellucid_lazy.outputs.context import Context, Selection
-from cellucid_lazy.outputs.genes import gene_of
 from cellucid_lazy.outputs.identity import suffix
 from cellucid_lazy.transforms.genes import gene_ranges
 from cellucid_lazy.transforms.quantize import quantization_range, quantized_dtype
@@ -26,11 +25,10 @@ def draft(context: Context, selection: Selection) -> dict[str, Any]:
     options = context.options
     bits = options.var_quantization
     names = context.genes(selection)
-    fields: Any = [[name] for name in names]
+    fields: Any = Later(partial(_plain_rows, names))
     if bits is not None:
-        genes = {name: gene_of(context, name) for name in names}
-        ranges = GeneRanges(genes, partial(_lazy_ranges, context, names))
-        fields = Fact(ranges, partial(_rows, names))
+        ranges = GeneRanges(names, partial(_lazy_ranges, context, names))
+        fields = Fact(ranges, partial(_quantized_rows, names))
     live = options.manifest_shape == "live"
     return {
         "_format": "compact_v1",
@@ -58,7 +56,11 @@ def schema(stem: str, bits: Any, ending: str) -> dict[str, Any]:
     return found
 
 
-def _rows(names: tuple[str, ...], ranges: NDArray[np.float64]) -> list[list[Any]]:
+def _plain_rows(names: tuple[str, ...]) -> list[list[str]]:
+    return [[name] for name in names]
+
+
+def _quantized_rows(names: tuple[str, ...], ranges: NDArray[np.float64]) -> list[list[Any]]:
     return [
         [name, *quantization_range(low, high)]
         for name, low, high in zip(names, ranges[0].tolist(), ranges[1].tolist(), strict=True)
@@ -66,7 +68,8 @@ def _rows(names: tuple[str, ...], ranges: NDArray[np.float64]) -> list[list[Any]
 
 
 def _lazy_ranges(context: Context, names: tuple[str, ...]) -> da.Array:
-    columns = np.array([context.gene_positions[name] for name in names], dtype=np.intp)
+    positions = context.gene_positions
+    columns = np.array([positions[name] for name in names], dtype=np.intp)
     expression = context.source.expression
     if expression is None:
         return da.zeros((3, len(names)))
