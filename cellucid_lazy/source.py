@@ -81,6 +81,8 @@ class Column:
         Reads the category labels in category order, or None where only the values tell them.
     at_most
         Upper bound of the number of categories, where metadata tells one.
+    only_used
+        Whether labels that no cell has do not count, as in anndata's views.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Column:
     values: Callable[[], da.Array]
     labels: Callable[[], Sequence[object]] | None = None
     at_most: int | None = None
+    only_used: bool = False
 
 
 class Expression(Protocol):

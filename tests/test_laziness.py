@@ -21,7 +21,7 @@ import zarr
 from zarr.abc.store import SuffixByteRequest
 
 import cellucid_lazy as cl
-from cellucid_lazy.outputs import obs
+from cellucid_lazy.outputs import category
 from cellucid_lazy.outputs.context import Room
 from tests import data, giant, oracle
 from tests.helpers import Reads, graph_bytes, raise_if_dask_computes, small_blocks
@@ -142,7 +142,7 @@ def test_a_call_reads_text_once_and_finds_labels_once(form, call, tmp_path, monk
         assert not any("values" in key or key in {"obs/sample"} for key in reads.touched())
     assert labels["sample"] == ("B/naïve", "NK", "T cells", "unknown")
     for finds in ("number", "distinct"):
-        monkeypatch.setattr(obs, finds, None)
+        monkeypatch.setattr(category, finds, None)
     with Reads(monkeypatch) as reads:
         assert CALLS[call](catalogue, tmp_path / "out") == first
     assert_text_is_read_once(reads)
@@ -227,6 +227,29 @@ def test_a_text_column_is_read_once_to_find_its_labels(form, tmp_path, monkeypat
     # anndata writes text with a mask where it may.
     text = "obs/sample" if "obs/sample" in reads.touched() else "obs/sample/values"
     reads.assert_each_once(text, (400,))
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room", "no room"])
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_a_view_reads_codes_once_to_drop_categories(form, room, tmp_path, monkeypatch):
+    path = FORMS[form](data.atlas(300, slim=True), tmp_path)
+    small_blocks(monkeypatch, 50)
+    with data.writing():
+        view = anndata.experimental.read_lazy(path)[100:250]
+    names = ["obs/cell type/codes", "obs/cell type/outliers", "manifest/obs"]
+    expected = cl.to_bytes(cl.outputs(view, OPTIONS), names)
+    if not room:
+        monkeypatch.setattr(Room, "take", lambda self, n_bytes: False)
+    with Reads(monkeypatch) as reads:
+        catalogue = cl.outputs(view, OPTIONS)
+        assert cl.to_bytes(catalogue, names) == expected
+    boxes = reads.of("obs/cell type/codes")
+    assert len(set(boxes)) > 1
+    assert len(boxes) == (1 if room else 2) * len(set(boxes))
+    with Reads(monkeypatch) as reads:  # what was found stays known
+        assert cl.to_bytes(catalogue, names) == expected
+    boxes = reads.of("obs/cell type/codes")
+    assert len(boxes) == len(set(boxes))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,9 +7,10 @@ from typing import Any
 
 from cellucid_lazy.manifest import Fact
 from cellucid_lazy.outputs import points, vectors
+from cellucid_lazy.outputs.category import category
 from cellucid_lazy.outputs.connectivity import counts, n_edges
 from cellucid_lazy.outputs.context import Context, Selection
-from cellucid_lazy.outputs.obs import category, usable
+from cellucid_lazy.outputs.obs import usable
 
 # The generation of the format that is written.
 FORMAT_VERSION = "0.0.9"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
@@ -15,46 +14,15 @@ from numpy.typing import NDArray
 from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.output import Facts, Output, file_extension
+from cellucid_lazy.outputs.category import category
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
-from cellucid_lazy.source import Column
-from cellucid_lazy.surroundings import dask_options
-from cellucid_lazy.transforms.categories import (
-    code_dtype,
-    encode_codes,
-    encode_labels,
-    encode_numbered,
-    merge_labels,
-)
 from cellucid_lazy.transforms.centroids import centroids as centroids_of
-from cellucid_lazy.transforms.distinct_values import (
-    MOST_CATEGORIES,
-    Distinct,
-    Numbered,
-    distinct,
-    number,
-    numbered_bytes,
-)
 from cellucid_lazy.transforms.float32 import to_float32
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
 
 _FLOAT32 = np.dtype(np.float32)
-
-
-class Category(NamedTuple):
-    """A category field whose labels are known.
-
-    Attributes
-    ----------
-    labels
-        Distinct, in category order.
-    codes
-        Lazy codes (n_cells,), the largest value of the type for missing.
-    """
-
-    labels: tuple[str, ...]
-    codes: da.Array
 
 
 def names(context: Context, selection: Selection) -> Iterable[str]:
@@ -112,87 +80,6 @@ def _range(plain: Callable[[], da.Array]) -> da.Array:
 
 def _quantized(plain: Any, bits: Any) -> da.Array:
     return quantize(plain(), bits=bits)
-
-
-def category(context: Context, key: str) -> Category:
-    """Labels and codes of a category column; what only reading tells is read once.
-
-    Raises
-    ------
-    FieldError
-        When the field has too many categories, or its values cannot be categories.
-    """
-    found: Category = context.once(("category", key), partial(_category, context, key))
-    return found
-
-
-def _category(context: Context, key: str) -> Category:
-    column = context.column(key)
-    where = f"{context.source.name}: obs column {key!r}"
-    if column.labels is None:
-        categories, encode = _told_by_values(context, column, where)
-    else:
-        categories = _labels(column.labels, where)
-        encode = partial(encode_codes, column.values(), n_categories=len(categories), field=where)
-    labels = merge_labels(categories)
-    check_count(len(labels.names), where)
-    try:
-        dtype = code_dtype(len(labels.names), requested=context.options.obs_categorical_dtype)
-    except ValueError as problem:
-        raise FieldError(
-            f"{where}: {problem}; use obs_categorical_dtype='auto' or 'uint16'"
-        ) from problem
-    return Category(labels.names, encode(dtype=dtype, code_of=labels.code_of))
-
-
-def _labels(read: Callable[[], Sequence[object]], where: str) -> Sequence[object]:
-    try:
-        return read()
-    except FieldError as problem:
-        raise FieldError(f"{where}: {problem}") from problem
-
-
-def _told_by_values(
-    context: Context, column: Column, where: str
-) -> tuple[Sequence[object], Callable[..., da.Array]]:
-    """Categories that only the values tell, and what encodes the column.
-
-    A call that has to find them keeps provisional codes of the same read, where it has room.
-    """
-    values = column.values()
-    fact = ("distinct", column.name)
-    most = numbered_bytes(context.source.n_cells, column.at_most or MOST_CATEGORIES)
-    if fact in context.facts or not context.room.take(most):
-        found: Distinct = context.learn(fact, lambda: _find(distinct(values)))
-        encode = partial(encode_labels, values, categories=found.values)
-    else:
-        numbered = Numbered(*dask.persist(*number(values), **dask_options()))
-        found = context.learn(fact, partial(_find, numbered.distinct))
-        encode = partial(encode_numbered, numbered, chunks=values.chunks[0])
-        context.room.give_back(most - numbered_bytes(context.source.n_cells, found.n_distinct))
-    check_count(found.n_distinct, where)
-    return found.values, encode
-
-
-def _find(lazy: da.Array) -> Distinct:
-    (box,) = dask.compute(lazy, **dask_options())
-    found: Distinct = box.item() if isinstance(box, np.ndarray) else box
-    return found
-
-
-def check_count(count: int, where: str) -> None:
-    """Refuse a field with more categories than codes can tell apart.
-
-    Raises
-    ------
-    FieldError
-        Names the field and the count.
-    """
-    if count > MOST_CATEGORIES:
-        raise FieldError(
-            f"{where}: {count:,} categories, but codes tell apart {MOST_CATEGORIES:,}; "
-            "group them into fewer, or drop the column"
-        )
 
 
 def outliers(context: Context, key: str) -> da.Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.manifest import Fact
 from cellucid_lazy.outputs import obs
+from cellucid_lazy.outputs.category import category
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.identity import suffix
 from cellucid_lazy.outputs.var_manifest import schema
@@ -75,7 +76,7 @@ def _quantized_range(found: NDArray[np.float64]) -> list[float]:
 
 
 def _category_row(context: Context, selection: Selection, key: str) -> Any:
-    field = obs.category(context, key)
+    field = category(context, key)
     dtype = field.codes.dtype
     centroids = {
         str(dimension): Fact(

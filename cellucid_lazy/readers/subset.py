@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -41,8 +41,7 @@ def subset(
     cells, genes
         Positions, in the order wanted; None for all.
     prune
-        Whether categories without a chosen cell go, as in anndata's views. Their codes are then
-        read when the labels are asked for.
+        Whether categories without a chosen cell go, as in anndata's views.
 
     Returns
     -------
@@ -59,12 +58,14 @@ def subset(
     expression = source.expression
     if expression is not None:
         expression = SubsetExpression(expression, cells, genes)
-    taken = {key: take_cells(column, cells) for key, column in source.obs.items()}
     return replace(
         source,
         n_cells=source.n_cells if cells is None else len(cells),
         n_genes=source.n_genes if genes is None else len(genes),
-        obs={key: _pruned(column) if prune else column for key, column in taken.items()},
+        obs={
+            key: replace(take_cells(column, cells), only_used=prune)
+            for key, column in source.obs.items()
+        },
         obsm={key: _element(element, cells) for key, element in source.obsm.items()},
         expression=expression,
         connectivities=_graph(source.connectivities, source.n_cells, cells),
@@ -75,43 +76,6 @@ def subset(
 def take_cells(column: Column, cells: NDArray[np.intp] | None) -> Column:
     """Restrict a column to chosen cells; None for all."""
     return column if cells is None else replace(column, values=partial(_take, column.values, cells))
-
-
-def _pruned(column: Column) -> Column:
-    """Drop categories that no cell has; codes are read when the labels are asked for."""
-    if column.labels is None:
-        return column
-    used = cache(partial(_used_codes, column.values))
-    return replace(
-        column,
-        values=partial(_renumbered, column.values, used),
-        labels=partial(_used_labels, column.labels, used),
-    )
-
-
-def _used_codes(values: Callable[[], da.Array]) -> NDArray[np.integer[Any]]:
-    codes: NDArray[np.integer[Any]] = da.unique(values()).compute()
-    return codes[codes >= 0]
-
-
-def _used_labels(
-    labels: Callable[[], Sequence[object]], used: Callable[[], NDArray[np.integer[Any]]]
-) -> Sequence[object]:
-    names = labels()
-    # A code that has no label is left to whoever encodes the codes, and refused there.
-    return [names[code] for code in used() if code < len(names)]
-
-
-def _renumbered(
-    values: Callable[[], da.Array], used: Callable[[], NDArray[np.integer[Any]]]
-) -> da.Array:
-    codes = values()
-    block = partial(_renumber, used=used())
-    return codes.map_blocks(block, dtype=codes.dtype, meta=np.empty((0,), dtype=codes.dtype))
-
-
-def _renumber(codes: NDArray[Any], *, used: NDArray[np.integer[Any]]) -> NDArray[Any]:
-    return np.where(codes < 0, codes, np.searchsorted(used, codes)).astype(codes.dtype)
 
 
 def _element(element: Element, cells: NDArray[np.intp] | None) -> Element:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellucid_lazy.transforms.blocks import map_indexed, merge_tree
 from cellucid_lazy.transforms.distinct_values import MOST_CATEGORIES, Numbered
 
 _NARROW = 254
@@ -84,6 +85,49 @@ def code_dtype(
     return np.dtype(np.uint8 if narrow else np.uint16)
 
 
+def used_categories(codes: da.Array, /, *, n_categories: int) -> da.Array:
+    """Tell which categories a cell has.
+
+    Parameters
+    ----------
+    codes
+        Integers (n_cells,), negative for missing.
+    n_categories
+        Number of categories as stored.
+
+    Returns
+    -------
+    dask.array.Array
+        Lazy bool (n_categories,). Codes that have no category are left to `encode_codes`.
+    """
+    found = map_indexed(
+        partial(_used, n_categories=n_categories),
+        "ij",
+        codes,
+        "i",
+        new_axes={"j": n_categories},
+        adjust_chunks={"i": 1},
+        dtype=np.bool_,
+    )
+    return merge_tree(found, _either, _any, shape=(n_categories,), dtype=np.bool_)
+
+
+def _used(codes: NDArray[Any], *, n_categories: int) -> NDArray[np.bool_]:
+    found = np.zeros((1, n_categories), dtype=np.bool_)
+    found[0, codes[(codes >= 0) & (codes < n_categories)]] = True
+    return found
+
+
+def _either(blocks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.logical_or.reduce(np.concatenate(blocks), keepdims=True)
+    return found
+
+
+def _any(blocks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.logical_or.reduce(np.concatenate(blocks))
+    return found
+
+
 def encode_codes(
     codes: da.Array,
     /,
@@ -104,7 +148,7 @@ def encode_codes(
     dtype
         uint8 or uint16.
     code_of
-        New code of each stored category, where labels were merged.
+        New code of each stored category, where they differ.
     field
         What messages call the column.
 
