@@ -1,0 +1,122 @@
+"""Every element of a stored AnnData is what anndata's public element reader makes of it."""
+
+from __future__ import annotations
+
+import dask
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from anndata.io import read_elem
+from scipy import sparse
+
+import cellucid_lazy as cl
+from tests import data
+from tests.helpers import small_blocks
+
+FORMS = {
+    "h5ad": lambda adata, path: data.write_h5ad(adata, path),
+    "h5ad gzip": lambda adata, path: data.write_h5ad(adata, path, compression="gzip"),
+    "h5ad lzf": lambda adata, path: data.write_h5ad(adata, path, compression="lzf"),
+    "zarr 2": lambda adata, path: data.write_zarr(adata, path, zarr_format=2),
+    "zarr 3": lambda adata, path: data.write_zarr(adata, path, zarr_format=3),
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def stored(request, tmp_path_factory):
+    """A file with every kind of element, and its open root."""
+    adata = data.atlas(matrix=["csr", "csc", "dense"][list(FORMS).index(request.param) % 3])
+    # 0 is a value of its own where an array is sparse or a table.
+    adata.obsm["sparse"] = sparse.csr_matrix(adata.obsm["X_pca"] * (adata.obsm["X_pca"] > 0))
+    adata.obsm["by_column"] = sparse.csc_matrix(adata.obsm["sparse"])
+    adata.obsm["table"] = pd.DataFrame(adata.obsm["X_umap"], adata.obs_names, ["one", "other"])
+    folder = tmp_path_factory.mktemp("stored")
+    path = FORMS[request.param](adata, folder / f"a.{request.param[:4]}")
+    if request.param.startswith("zarr"):
+        yield path, zarr.open_group(path, mode="r")
+        return
+    with h5py.File(path) as root:
+        yield path, root
+
+
+def computed(blocks):
+    return dask.compute(*blocks.to_delayed().ravel(), scheduler="synchronous")
+
+
+def dense(value):
+    return value.toarray() if sparse.issparse(value) else np.asarray(value)
+
+
+@pytest.mark.parametrize("which", ["X", "layers/counts", "layers/half", "layers/by_gene", "raw/X"])
+def test_expression(stored, which, monkeypatch):
+    small_blocks(monkeypatch)
+    path, root = stored
+    layer = which.removeprefix("layers/") if which.startswith("layers/") else None
+    source = cl.open(path, layer=layer, use_raw=which == "raw/X")
+    expected = read_elem(root[which])
+    blocks = source.expression.blocks(500).blocks
+    assert blocks.dtype == expected.dtype
+    assert blocks.npartitions > 1 or source.expression.layout == "dense"
+    parts = [dense(one) for one in computed(blocks)]
+    width = blocks.numblocks[1]
+    whole = np.block([parts[first : first + width] for first in range(0, len(parts), width)])
+    np.testing.assert_array_equal(whole, dense(expected))
+
+
+def test_obsm(stored, monkeypatch):
+    small_blocks(monkeypatch)
+    path, root = stored
+    source = cl.open(path)
+    assert set(source.obsm) == set(root["obsm"])
+    for key, element in source.obsm.items():
+        expected = dense(read_elem(root["obsm"][key]))
+        array = element.array()
+        assert (element.shape, element.dtype) == (expected.shape, expected.dtype), key
+        np.testing.assert_array_equal(array.compute(scheduler="synchronous"), expected, key)
+
+
+def test_obs(stored, monkeypatch):
+    small_blocks(monkeypatch, 50)
+    path, root = stored
+    source = cl.open(path)
+    frame = read_elem(root["obs"])
+    assert list(source.obs) == list(frame.columns)
+    for key, column in source.obs.items():
+        found = column.values().compute(scheduler="synchronous")
+        expected = frame[key]
+        if column.labels is not None:
+            assert list(column.labels()) == expected.cat.categories.tolist()
+            np.testing.assert_array_equal(found, expected.cat.codes)
+        elif column.kind == "category":
+            missing = expected.isna().to_numpy()
+            assert found[~missing].tolist() == expected[~missing].tolist()
+            assert all(one is None for one in found[missing])
+        elif found.dtype == np.float32:  # a nullable number has become what is shown of it
+            np.testing.assert_array_equal(found, expected.to_numpy(np.float32, na_value=np.nan))
+        else:
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_genes(stored):
+    path, root = stored
+    source = cl.open(path)
+    frame = read_elem(root["var"])
+    assert source.read_gene_ids("index") == frame.index.tolist()
+    assert list(source.var_keys) == list(frame.columns)
+    for key in frame.columns:
+        assert source.read_gene_ids(key) == [str(one) for one in frame[key]]
+
+
+def test_connectivities(stored, monkeypatch):
+    small_blocks(monkeypatch)
+    path, root = stored
+    graph = cl.open(path).connectivities
+    expected = read_elem(root["obsp/connectivities"])
+    blocks = graph.blocks()
+    assert blocks.npartitions > 1
+    found = sparse.vstack(computed(blocks))
+    assert (graph.shape, graph.n_stored) == (expected.shape, expected.nnz)
+    assert (found != expected).nnz == 0
