@@ -4,6 +4,9 @@ Two phases. First one task per block of cells turns it into a piece, gene after 
 per block of genes joins its slice of every piece and encodes each column, all the way to its file.
 There is never a task per gene, and nothing but facts goes back. Of a matrix that is stored by gene
 a block holds all cells of a few genes, and its piece is all there is to join.
+
+Where pieces go to scratch the phases are two computations, so that the memory of the first goes
+back before the second begins; pieces in memory are made and joined in one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -23,12 +26,19 @@ from cellucid_lazy.gene import Gene
 from cellucid_lazy.gene_writer import Encoded, Writer
 from cellucid_lazy.plan import Plan, plan_genes, plan_zeros
 from cellucid_lazy.sinks.encode import Target
-from cellucid_lazy.sinks.scratch import StoredPiece, store_piece
-from cellucid_lazy.source import GeneGroup
-from cellucid_lazy.transforms.gene_major import GeneBlock, Piece, join_pieces, piece_of
+from cellucid_lazy.sinks.scratch import StoredPiece, read_genes, store_piece
+from cellucid_lazy.source import GeneGroup, GeneReads
+from cellucid_lazy.transforms.gene_major import (
+    GeneBlock,
+    Piece,
+    gene_runs,
+    join_pieces,
+    piece_of,
+)
 
-# Handles gathered by one task; the more, the more chunks wait for the blocks that share them.
-_GATHERED = 8
+# What was stored of so many blocks is merged by one task; the more, the more chunks wait for the
+# blocks that share them.
+_MERGED = 8
 
 
 def plan_pass(genes: Mapping[str, Gene], *, budget: int, workers: int, threads: int) -> Plan:
@@ -68,15 +78,11 @@ def plan_pass(genes: Mapping[str, Gene], *, budget: int, workers: int, threads: 
     )
 
 
-def gene_tasks(
-    genes: Mapping[str, Gene],
-    paths: Mapping[str, str],
-    *,
-    plan: Plan,
-    target: Target,
-    scratch: str | None,
-) -> list[Delayed]:
-    """Build the tasks of a gene pass.
+class GenePass:
+    """Genes of one matrix on their way to files.
+
+    An external pass computes `store_tasks` first and hands what they give to `write_tasks`; every
+    other pass computes the latter alone.
 
     Parameters
     ----------
@@ -88,74 +94,162 @@ def gene_tasks(
         As `plan_pass` gives it.
     target
         Where files go.
-    scratch
-        Folder for pieces; needed when the plan is external.
-
-    Returns
-    -------
-    list of Delayed
-        Each computes to `Encoded`.
     """
-    first = next(iter(genes.values()))
-    expression = first.expression
-    files = [(name, paths[name]) for name in genes]
+
+    def __init__(
+        self,
+        genes: Mapping[str, Gene],
+        paths: Mapping[str, str],
+        *,
+        plan: Plan,
+        target: Target,
+    ) -> None:
+        first = next(iter(genes.values()))
+        self._files = [(name, paths[name]) for name in genes]
+        self._plan = plan
+        self._n_cells = first.n_cells
+        self._reads = _reads(genes, plan)
+        cells = None if self._reads is None else self._reads.cells
+        self._writer = Writer(target, first.bits, cells)
+
+    def store_tasks(self, scratch: str) -> list[Delayed]:
+        """Build the first phase of an external pass.
+
+        Parameters
+        ----------
+        scratch
+            Folder for the pieces.
+
+        Returns
+        -------
+        list of Delayed
+            Each computes to `Stored`: one for each group of genes that are read together.
+        """
+        graph, name = self._begin()
+        done = []
+        for number, group in enumerate(self._groups):
+            pieces = _turn_tasks(group, partial(_turn_and_store, scratch), name, number, graph)
+            done.append(_merge_tasks(pieces, f"merge-{name}-{number}", graph))
+        return _delayed(done, graph, name)
+
+    def write_tasks(self, stored: Sequence[Stored] | None = None) -> list[Delayed]:
+        """Build the tasks that write files.
+
+        Parameters
+        ----------
+        stored
+            What the first phase of an external pass gave; None for any other pass.
+
+        Returns
+        -------
+        list of Delayed
+            Each computes to `Encoded`.
+        """
+        if self._reads is None:
+            zeros = dask.delayed(_write_zeros, pure=False)
+            return [
+                zeros(self._n_cells, self._writer, self._files[part])
+                for part in _parts(len(self._files), self._plan.genes_per_block)
+            ]
+        graph, name = self._begin(reads=stored is None)
+        # What all tasks share is a value of the graph: it goes to a worker once.
+        writer = f"writer-{name}"
+        graph[writer] = self._writer
+        written = []
+        for number, group in enumerate(self._groups):
+            chosen = [self._files[place] for place in group.wanted.tolist()]
+            load: _Load
+            pieces: Any
+            if stored is None:
+                load, pieces = _slices, _turn_tasks(group, _turn, name, number, graph)
+                parts = _parts(len(chosen), self._plan.genes_per_block)
+            else:
+                load, pieces = read_genes, f"pieces-{name}-{number}"
+                graph[pieces] = (partial(list, stored[number].pieces),)
+                parts = self._counted_parts(stored[number].values_per_gene)
+            for part in parts:
+                write = partial(_join_and_write, load, part.start, part.stop, chosen[part])
+                written.append((f"write-{name}", number, part.start))
+                graph[written[-1]] = (write, writer, pieces)
+        return _delayed(written, graph, name)
+
+    def _counted_parts(self, values_per_gene: NDArray[np.int64]) -> list[slice]:
+        most_values, most_genes = self._plan.joined_values, self._plan.genes_per_block
+        return gene_runs(values_per_gene, most_values=most_values, most_genes=most_genes)
+
+    @property
+    def _groups(self) -> Sequence[GeneGroup]:
+        return () if self._reads is None else self._reads.groups
+
+    def _begin(self, *, reads: bool = True) -> tuple[dict[Any, Any], str]:
+        graph = dict(self._reads.graph) if reads and self._reads is not None else {}
+        return graph, uuid.uuid4().hex
+
+
+# Takes a range of genes from what names the pieces.
+_Load = Callable[[Sequence[Any], int, int], list[Piece]]
+
+
+class Stored(NamedTuple):
+    """Pieces that wait in scratch.
+
+    Attributes
+    ----------
+    pieces
+        In the order of their cells.
+    values_per_gene
+        int64 (n_genes,): values that the pieces hold of each gene.
+    """
+
+    pieces: tuple[StoredPiece, ...]
+    values_per_gene: NDArray[np.int64]
+
+
+def _reads(genes: Mapping[str, Gene], plan: Plan) -> GeneReads | None:
+    expression = next(iter(genes.values())).expression
     if expression is None:
-        zeros = dask.delayed(_write_zeros, pure=False)
-        return [
-            zeros(first.n_cells, Writer(target, first.bits, None), files[part])
-            for part in _parts(len(files), plan.genes_per_block)
-        ]
+        return None
     columns = np.array([gene.position for gene in genes.values()], dtype=np.intp)
-    reads = expression.gene_reads(
+    return expression.gene_reads(
         columns, block_values=plan.block_values, most_genes=plan.genes_per_block
     )
-    name = uuid.uuid4().hex
-    writer = f"writer-{name}"
-    # What all tasks share is a value of the graph: it goes to a worker once.
-    graph = {**reads.graph, writer: Writer(target, first.bits, reads.cells)}
-    written = []
-    for number, group in enumerate(reads.groups):
-        pieces = _turn_tasks(group, f"{name}-{number}", graph, scratch)
-        chosen = [files[place] for place in group.wanted.tolist()]
-        for part in _parts(len(chosen), plan.genes_per_block):
-            write = partial(_join_and_write, part.start, part.stop, chosen[part])
-            written.append((f"write-{name}", number, part.start))
-            graph[written[-1]] = (write, writer, pieces)
+
+
+def _delayed(keys: Sequence[Any], graph: dict[Any, Any], name: str) -> list[Delayed]:
     layers = HighLevelGraph.from_collections(name, graph)
-    return [Delayed(key, layers, layer=name) for key in written]
+    return [Delayed(key, layers, layer=name) for key in keys]
 
 
-def _turn_tasks(group: GeneGroup, name: str, graph: dict[Any, Any], scratch: str | None) -> Any:
-    """Add the tasks that turn a group's blocks to a graph; gives what names their pieces."""
-    columns = f"columns-{name}"
+def _turn_tasks(
+    group: GeneGroup, turn: Callable[..., Any], name: str, number: int, graph: dict[Any, Any]
+) -> list[Any]:
+    """Add the tasks that turn a group's blocks to a graph; gives their keys."""
+    columns = f"columns-{name}-{number}"
     graph[columns] = group.columns
-    pieces: list[Any] = []
-    for number, block in enumerate(group.blocks):
-        pieces.append((f"turn-{name}", number))
-        turn = partial(_turn, block.read, block.first_row, scratch)
-        graph[pieces[-1]] = (turn, columns, *block.inputs)
-    return pieces if scratch is None else _gather(pieces, f"gather-{name}", graph)
+    keys = [(f"turn-{name}", number, place) for place in range(len(group.blocks))]
+    for key, block in zip(keys, group.blocks, strict=True):
+        graph[key] = (partial(turn, block.read, block.first_row), columns, *block.inputs)
+    return keys
 
 
-def _gather(keys: list[Any], name: str, graph: dict[Any, Any]) -> Any:
-    """Gather handles of scratch files once for all tasks that read them.
+def _merge_tasks(keys: list[Any], name: str, graph: dict[Any, Any]) -> Any:
+    """Merge what was stored; gives the last task's key.
 
-    Through a tree: a list of all would be one task that needs everything, and dask would then
-    decode every shared chunk before the first block. Pieces in memory are not gathered, so that on
-    a cluster they stay where they are until they are needed.
+    Through a tree: one task that needs everything would make dask decode every shared chunk before
+    the first block.
     """
     level = 0
-    while len(keys) > 1 or not level:
-        groups = [keys[begin : begin + _GATHERED] for begin in range(0, len(keys), _GATHERED)]
+    while len(keys) > 1:
+        groups = [keys[begin : begin + _MERGED] for begin in range(0, len(keys), _MERGED)]
         keys = [(name, level, number) for number in range(len(groups))]
-        join = list if not level else _joined
-        graph.update({key: (join, group) for key, group in zip(keys, groups, strict=True)})
+        graph.update({key: (_merge, group) for key, group in zip(keys, groups, strict=True)})
         level += 1
     return keys[0]
 
 
-def _joined(parts: list[list[Any]]) -> list[Any]:
-    return [one for part in parts for one in part]
+def _merge(parts: Sequence[Stored]) -> Stored:
+    counts = sum((part.values_per_gene for part in parts[1:]), start=parts[0].values_per_gene)
+    return Stored(tuple(piece for part in parts for piece in part.pieces), counts)
 
 
 def _parts(count: int, size: int) -> list[slice]:
@@ -163,25 +257,35 @@ def _parts(count: int, size: int) -> list[slice]:
 
 
 def _turn(
+    read: Callable[..., Any], first_row: int, columns: NDArray[np.intp] | None, *inputs: Any
+) -> Piece:
+    return piece_of(read(*inputs), first_row=first_row, columns=columns)
+
+
+def _turn_and_store(
+    scratch: str,
     read: Callable[..., Any],
     first_row: int,
-    scratch: str | None,
     columns: NDArray[np.intp] | None,
     *inputs: Any,
-) -> Piece | StoredPiece:
-    piece = piece_of(read(*inputs), first_row=first_row, columns=columns)
-    return piece if scratch is None else store_piece(piece, scratch)
+) -> Stored:
+    piece = _turn(read, first_row, columns, *inputs)
+    return Stored((store_piece(piece, scratch),), np.diff(piece.indptr))
+
+
+def _slices(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
+    return [piece.genes(start, stop) for piece in pieces]
 
 
 def _join_and_write(
+    load: _Load,
     start: int,
     stop: int,
     files: Sequence[tuple[str, str]],
     writer: Writer,
-    pieces: Sequence[Piece | StoredPiece],
+    pieces: Sequence[Any],
 ) -> Encoded:
-    block = join_pieces([piece.genes(start, stop) for piece in pieces])
-    return writer.write(block, files)
+    return writer.write(join_pieces(load(pieces, start, stop)), files)
 
 
 def _write_zeros(n_cells: int, writer: Writer, files: Sequence[tuple[str, str]]) -> Encoded:

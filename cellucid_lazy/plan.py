@@ -47,7 +47,10 @@ class Plan:
     block_values
         Stored values of one block of cells (or of genes, when by gene).
     genes_per_block
-        Genes that are joined and written by one task.
+        Genes that are joined and written by one task, at most.
+    joined_values
+        Stored values that one task joins, at most. Only an external pass cuts by them: it has
+        counted the values of each gene when it comes to write. Any other goes by their mean.
     read_bytes, scratch_bytes, peak_bytes
         What is read once decoded, what goes to scratch, and what memory the work takes.
     why
@@ -57,6 +60,7 @@ class Plan:
     way: Way
     block_values: int
     genes_per_block: int
+    joined_values: int
     read_bytes: int
     scratch_bytes: int
     peak_bytes: int
@@ -67,9 +71,16 @@ class Plan:
         return (
             f"{self.way}: {self.why}. Reads {format_bytes(self.read_bytes)} decoded, in blocks of "
             f"{counted(self.block_values, 'value')}; writes {format_bytes(self.scratch_bytes)} of "
-            f"scratch; {counted(self.genes_per_block, 'gene')} per task; about "
+            f"scratch; {self._per_task} per task; about "
             f"{format_bytes(self.peak_bytes)} of memory beyond the imported libraries"
         )
+
+    @property
+    def _per_task(self) -> str:
+        genes = counted(self.genes_per_block, "gene")
+        if self.way != "external":
+            return genes
+        return f"up to {genes} or {counted(self.joined_values, 'value')}"
 
 
 def plan_genes(
@@ -119,14 +130,17 @@ def plan_genes(
         block = min(block, _FILTERED_VALUES)
     joined = _within(room // (workers * _JOINING))
     per_gene = max(1.0, n_stored / max(1, n_genes))
-    # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
-    genes = max(1, min(int(joined / per_gene), -(-wanted // (8 * threads))))
     way: Way = "by gene" if by_gene else "in memory" if in_memory else "external"
+    # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
+    genes = -(-wanted // (8 * threads))
+    if way != "external":
+        genes = max(1, min(int(joined / per_gene), genes))
     taken = workers * max(block * _TURNING, joined * _JOINING) + (kept if in_memory else 0)
     return Plan(
         way,
         block_values=max(1, int(genes * per_gene)) if by_gene else block,
         genes_per_block=genes,
+        joined_values=joined,
         read_bytes=int(n_stored * (share if by_gene else 1) * (itemsize + 4)),
         scratch_bytes=kept if way == "external" else 0,
         peak_bytes=columns + taken,
@@ -146,7 +160,7 @@ def plan_zeros(*, n_cells: int, wanted: int, workers: int) -> Plan:
     columns = _COLUMNS * 4 * n_cells * workers
     per_task = max(1, -(-wanted // (8 * workers)))
     why = "there is no expression matrix, so genes are zeros"
-    return Plan("zeros", 0, per_task, 0, 0, columns, why)
+    return Plan("zeros", 0, per_task, 0, 0, 0, columns, why)
 
 
 def _within(values: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
-from cellucid_lazy.gene_pass import gene_tasks, plan_pass
+from cellucid_lazy.gene_pass import GenePass, plan_pass
 from cellucid_lazy.gene_writer import Encoded
 from cellucid_lazy.manifest import GeneRanges
 from cellucid_lazy.output import Output
@@ -127,12 +127,13 @@ class Writing:
         genes = {output.name: _gene(output) for output in outputs}
         paths = {output.name: output.path or output.name for output in outputs}
         plan = self.plan(genes)
+        genes_to_files = GenePass(genes, paths, plan=plan, target=self._target)
         with ExitStack() as stack:
-            scratch = None
+            stored = None
             if plan.way == "external":
-                scratch = stack.enter_context(scratch_folder(self._scratch, plan.scratch_bytes))
-            tasks = gene_tasks(genes, paths, plan=plan, target=self._target, scratch=scratch)
-            for encoded in self._compute("genes", tasks):
+                folder = stack.enter_context(scratch_folder(self._scratch, plan.scratch_bytes))
+                stored = self._compute("genes, read", genes_to_files.store_tasks(folder))
+            for encoded in self._compute("genes", genes_to_files.write_tasks(stored)):
                 self._take(encoded)
 
     def plan(self, genes: Mapping[str, Gene]) -> Plan:

@@ -94,9 +94,10 @@ def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budge
     assert 1 <= plan.genes_per_block <= sizes["wanted"]
     assert plan.block_values >= 1
     assert min(plan.read_bytes, plan.scratch_bytes, plan.peak_bytes) >= 0
+    assert planning._LEAST_VALUES <= plan.joined_values <= planning._MOST_VALUES
     # A block of genes, at their mean size, is no more than what was planned for.
     joined = plan.genes_per_block * sizes["n_stored"] / sizes["n_genes"]
-    assert plan.genes_per_block == 1 or joined <= planning._MOST_VALUES
+    assert plan.way == "external" or plan.genes_per_block == 1 or joined <= plan.joined_values
 
 
 @settings(max_examples=200, deadline=None)
@@ -105,7 +106,7 @@ def test_more_budget_is_never_more_scratch(sizes, small, more):
     tight, wide = (plan_genes(**sizes, budget=budget) for budget in (small, small + more))
     assert wide.scratch_bytes <= tight.scratch_bytes
     if tight.way == wide.way:
-        assert wide.genes_per_block >= tight.genes_per_block or wide.way == "in memory"
+        assert wide.joined_values >= tight.joined_values or wide.way == "in memory"
         assert wide.way != "external" or wide.block_values >= tight.block_values
 
 
@@ -136,7 +137,9 @@ def test_explain_names_the_way_the_reason_and_the_sizes():
 
 def test_explain_knows_one_from_many():
     assert "; 1 gene per task; " in planned(wanted=1).explain()
-    assert " genes per task; " in planned().explain()
+    assert "; up to 1,250 genes or " in planned().explain()
+    assert " values per task; " in planned().explain()
+    assert " genes per task; " in planned(wanted=100).explain()
     assert "in blocks of 1 value; " in planned(by_gene=True, n_stored=1, wanted=1).explain()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cellucid_lazy.readers.shared_chunks import Ranges, SharedChunks, ranges_of
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.source import BlockRead, GeneGroup, GeneReads
+from cellucid_lazy.transforms.gene_major import gene_runs
 
 _Numbers = tuple[list[int], list[int]]
 
@@ -52,7 +53,7 @@ def reads_by_cell(
     begins, chosen = f"begins-{shared.name}", f"genes-{shared.name}"
     minor, place = np.unique(genes, return_inverse=True)
     blocks = []
-    for number, (start, stop) in enumerate(itertools.pairwise(rows.tolist())):
+    for number, (start, stop) in enumerate(pairwise(rows.tolist())):
         read = partial(_read_rows, start, stop, shared.numbers(number))
         blocks.append(BlockRead(start, read, (*shared.inputs(number), begins, chosen)))
     in_order = len(minor) == len(place) and bool((np.diff(place) == 1).all())
@@ -114,7 +115,7 @@ def reads_by_gene(
     pointers = reader.pointers(0, reader.n_major)
     columns, place = np.unique(genes, return_inverse=True)
     begins, ends = pointers[columns], pointers[columns + 1]
-    runs = _runs(ends - begins, block_values, most_genes)
+    runs = gene_runs(ends - begins, most_values=block_values, most_genes=most_genes)
     shared = _Shared.of(reader, [ranges_of(begins[run], ends[run]) for run in runs])
     groups = []
     for number, run in enumerate(runs):
@@ -124,15 +125,6 @@ def reads_by_gene(
         block = BlockRead(0, read, shared.inputs(number))
         groups.append(GeneGroup(wanted, place[wanted] - run.start, [block]))
     return GeneReads(groups, shared.graph)
-
-
-def _runs(lengths: NDArray[np.int64], most_values: int, most: int) -> list[slice]:
-    """Cut a sequence of genes into runs of at most so many values and genes."""
-    by_values = (np.cumsum(lengths) - lengths) // max(1, most_values)
-    by_number = np.arange(len(lengths)) // max(1, most)
-    inner = np.flatnonzero(np.diff(by_values) | np.diff(by_number)) + 1
-    borders = [0, *inner.tolist(), len(lengths)]
-    return [slice(*pair) for pair in itertools.pairwise(borders)]
 
 
 def _read_genes(

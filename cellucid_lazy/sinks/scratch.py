@@ -43,36 +43,79 @@ class StoredPiece(NamedTuple):
     first_row: int
     n_rows: int
 
-    def genes(self, start: int, stop: int) -> Piece:
-        """Read a range of genes: one stretch of data, one of rows."""
-        rows_type = np.dtype(np.uint32 if self.wide else np.uint16)
-        rows_begin = 4 * self.n_stored
-        indptr_begin = rows_begin + rows_type.itemsize * self.n_stored
+    @property
+    def _rows_type(self) -> np.dtype[Any]:
+        return np.dtype(np.uint32 if self.wide else np.uint16)
+
+    def pointers(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Read where each gene of a range begins, and where the last one ends."""
+        begin = (4 + self._rows_type.itemsize) * self.n_stored
+        pointers = np.empty(stop + 1 - start, dtype=np.int64)
+        self._read([(pointers, begin + 8 * start)])
+        return pointers
+
+    def genes(self, pointers: NDArray[np.int64], buffer: NDArray[np.uint8]) -> Piece:
+        """Read a range of genes: one stretch of data, one of rows.
+
+        Parameters
+        ----------
+        pointers
+            Of the range.
+        buffer
+            `n_bytes` of the range, which the piece will lie in.
+        """
+        low, high = int(pointers[0]), int(pointers[-1])
+        data = buffer[: 4 * (high - low)].view(np.float32)
+        rows = buffer[data.nbytes :].view(self._rows_type)
+        rows_begin = 4 * self.n_stored + rows.itemsize * low
+        self._read([(data, 4 * low), (rows, rows_begin)])
+        return Piece(data, rows, pointers - low, self.first_row, self.n_rows)
+
+    def n_bytes(self, pointers: NDArray[np.int64]) -> int:
+        """Tell what a range of genes takes."""
+        return int(pointers[-1] - pointers[0]) * (4 + self._rows_type.itemsize)
+
+    def _read(self, parts: Sequence[tuple[NDArray[Any], int]]) -> None:
         try:
             with open(self.path, "rb", buffering=0) as file:
-                indptr = _read(file.fileno(), np.dtype(np.int64), indptr_begin, start, stop + 1)
-                low, high = int(indptr[0]), int(indptr[-1])
-                data = _read(file.fileno(), np.dtype(np.float32), 0, low, high)
-                rows = _read(file.fileno(), rows_type, rows_begin, low, high)
+                for values, place in parts:
+                    _fill(file.fileno(), values, place)
         except OSError as problem:
             raise ExportError(
                 f"{self.path}: scratch cannot be read: {problem}; was it removed, or does not "
                 "every worker of the cluster see the folder?"
             ) from problem
-        return Piece(data, rows, indptr - low, self.first_row, self.n_rows)
 
 
-def _read(
-    descriptor: int, dtype: np.dtype[np.generic], begin: int, low: int, high: int
-) -> np.ndarray:
-    values = np.empty(high - low, dtype=dtype)
-    place, view = begin + low * dtype.itemsize, memoryview(values.data).cast("B")
+def read_genes(pieces: Sequence[StoredPiece], start: int, stop: int) -> list[Piece]:
+    """Read a range of genes of every piece into one buffer.
+
+    Hundreds of small arrays instead would leave the heap in shreds.
+
+    Raises
+    ------
+    ExportError
+        When a scratch file is gone or too short.
+    """
+    pointers = [piece.pointers(start, stop) for piece in pieces]
+    sizes = [piece.n_bytes(own) for piece, own in zip(pieces, pointers, strict=True)]
+    # Each begins where its numbers may begin.
+    ends = np.cumsum([-(-size // 8) * 8 for size in sizes])
+    buffer = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+    begins = [0, *ends[:-1].tolist()]
+    return [
+        piece.genes(own, buffer[begin : begin + size])
+        for piece, own, begin, size in zip(pieces, pointers, begins, sizes, strict=True)
+    ]
+
+
+def _fill(descriptor: int, values: NDArray[Any], place: int) -> None:
+    view = memoryview(values.data).cast("B")
     while len(view):
         count = os.preadv(descriptor, [view], place)
         if count == 0:
             raise OSError("the file ends early")
         view, place = view[count:], place + count
-    return values
 
 
 def store_piece(piece: Piece, folder: str) -> StoredPiece:
@@ -124,8 +167,10 @@ class StoredArray(NamedTuple):
 
     def load(self) -> NDArray[Any]:
         """Read the values."""
+        values = np.empty(self.length, dtype=self.dtype)
         with open(self.path, "rb", buffering=0) as file:
-            return _read(file.fileno(), self.dtype, self.begin, 0, self.length)
+            _fill(file.fileno(), values, self.begin)
+        return values
 
 
 def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredArray]:

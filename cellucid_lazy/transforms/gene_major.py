@@ -96,6 +96,34 @@ def _stored_of(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any], 
     return by_gene[stored], rows, indptr
 
 
+def gene_runs(lengths: NDArray[np.int64], /, *, most_values: int, most_genes: int) -> list[slice]:
+    """Cut a sequence of genes into runs that are read or joined together.
+
+    Parameters
+    ----------
+    lengths
+        Stored values of each gene, at least one.
+    most_values
+        Values in a run, which a gene that is a run by itself may exceed.
+    most_genes
+        Genes in a run.
+
+    Returns
+    -------
+    list of slice
+        The runs, in order; none is empty.
+    """
+    ends = np.cumsum(lengths)
+    runs: list[slice] = []
+    start = values = 0
+    while start < len(ends):
+        stop = int(np.searchsorted(ends, values + most_values, side="right"))
+        stop = min(max(stop, start + 1), start + max(1, most_genes))
+        runs.append(slice(start, min(stop, len(ends))))
+        start, values = stop, int(ends[runs[-1].stop - 1])
+    return runs
+
+
 class GeneBlock(NamedTuple):
     """Some genes' values for all cells.
 
@@ -130,12 +158,15 @@ def join_pieces(pieces: list[Piece], /) -> GeneBlock:
     GeneBlock
         The values of every gene, cell after cell.
     """
+    # One array, not one for each of hundreds of pieces.
+    rows = np.concatenate([piece.rows for piece in pieces], dtype=np.int32)
+    ends = np.cumsum([len(piece.rows) for piece in pieces])
     by_gene = [
         sparse.csr_array(
-            (piece.data, piece.rows.astype(np.int32), piece.indptr.astype(np.int32)),
+            (piece.data, wide, piece.indptr.astype(np.int32)),
             shape=(len(piece.indptr) - 1, piece.n_rows),
         )
-        for piece in pieces
+        for piece, wide in zip(pieces, np.split(rows, ends[:-1]), strict=True)
     ]
     joined = by_gene[0] if len(by_gene) == 1 else sparse.hstack(by_gene, format="csr")
     return GeneBlock(joined.data, joined.indices, joined.indptr, int(joined.shape[1]))

@@ -20,7 +20,7 @@ from scipy import sparse
 
 import cellucid_lazy as cl
 from cellucid_lazy.gene import Gene
-from cellucid_lazy.gene_pass import gene_tasks, plan_pass
+from cellucid_lazy.gene_pass import GenePass, plan_pass
 from cellucid_lazy.plan import Plan
 from cellucid_lazy.sinks.encode import ToMemory
 from cellucid_lazy.sinks.scratch import scratch_folder
@@ -64,17 +64,19 @@ def run(expression, plan, *, positions, bits=None, level=None, scheduler="synchr
     paths = {name: f"var/{name}" for name in genes}
     files, facts = {}, {}
     with scratch_folder(None, 0) as folder:
-        scratch = folder if plan.way == "external" else None
-        tasks = gene_tasks(genes, paths, plan=plan, target=ToMemory(level), scratch=scratch)
-        for encoded in dask.compute(*tasks, scheduler=scheduler, **options):
+        whole = GenePass(genes, paths, plan=plan, target=ToMemory(level))
+        stored = None
+        if plan.way == "external":
+            stored = dask.compute(*whole.store_tasks(folder), scheduler=scheduler, **options)
+        for encoded in dask.compute(*whole.write_tasks(stored), scheduler=scheduler, **options):
             files |= dict(zip(encoded.names, encoded.files, strict=True))
             facts |= dict(zip(encoded.names, encoded.facts.T, strict=True))
     assert list(genes) == sorted(files, key=list(genes).index)
     return files, facts
 
 
-def made_plan(way, block_values, genes_per_block):
-    return Plan(way, block_values, genes_per_block, 0, 0, 0, "the test says so")
+def made_plan(way, block_values, genes_per_block, joined_values=10**6):
+    return Plan(way, block_values, genes_per_block, joined_values, 0, 0, 0, "the test says so")
 
 
 @st.composite
@@ -92,7 +94,7 @@ def stored(draw):
 @given(
     case=stored(),
     way=st.sampled_from(["external", "in memory"]),
-    sizes=st.tuples(st.integers(1, 300), st.integers(1, 15)),
+    sizes=st.tuples(st.integers(1, 300), st.integers(1, 15), st.integers(1, 300)),
     bits=st.sampled_from([None, 8, 16]),
     level=st.sampled_from([None, 1, 6, 9]),
     data=st.data(),
@@ -348,14 +350,9 @@ def test_a_pass_in_one_process_has_no_task_per_gene(large):
     genes = {f"g{i}": Gene(source.expression, i, None, 20_000) for i in range(500)}
     for budget in (2**26, 2**33):
         plan = plan_pass(genes, budget=budget, workers=2, threads=2)
-        with scratch_folder(None, 0) as folder:
-            tasks = gene_tasks(
-                genes,
-                {name: name for name in genes},
-                plan=plan,
-                target=ToMemory(None),
-                scratch=folder if plan.way == "external" else None,
-            )
+        paths = {name: name for name in genes}
+        whole = GenePass(genes, paths, plan=plan, target=ToMemory(None))
+        tasks = whole.write_tasks()
         assert len(tasks) <= 40
 
 

@@ -129,3 +129,22 @@ def test_a_slice_of_genes_is_no_copy(matrix, data):
 
 def test_no_dask_in_the_block_maths():
     assert "dask" not in vars(gene_major)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 50), min_size=1, max_size=60),
+    most_values=st.integers(1, 120),
+    most_genes=st.integers(1, 20),
+)
+def test_runs_are_full_but_not_too_full(lengths, most_values, most_genes):
+    runs = gene_major.gene_runs(np.array(lengths), most_values=most_values, most_genes=most_genes)
+    assert [gene for run in runs for gene in range(run.start, run.stop)] == list(
+        range(len(lengths))
+    )
+    for run, following in itertools.zip_longest(runs, runs[1:]):
+        held = lengths[run]
+        assert len(held) == 1 or sum(held) <= most_values
+        assert 1 <= len(held) <= most_genes
+        # Nor would the next gene have fitted.
+        if following is not None and len(held) < most_genes:
+            assert sum(held) + lengths[following.start] > most_values
