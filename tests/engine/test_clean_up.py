@@ -21,7 +21,7 @@ import pytest
 import cellucid_lazy as cl
 from cellucid_lazy.sinks import scratch as scratch_module
 from cellucid_lazy.sinks.directory import remove
-from cellucid_lazy.sinks.scratch import store_piece
+from cellucid_lazy.sinks.scratch import read_genes, store_piece
 from cellucid_lazy.transforms.gene_major import piece_of
 from tests.data import writing
 from tests.engine.test_faults import N_GENES, good
@@ -145,10 +145,10 @@ def test_a_piece_that_vanishes_is_an_error(tmp_path):
     stored = store_piece(piece_of(good(), first_row=0), str(tmp_path))
     os.truncate(stored.path, 100)
     with pytest.raises(cl.ExportError, match="scratch"):
-        stored.genes(0, N_GENES)
+        read_genes([stored], 0, N_GENES)
     Path(stored.path).unlink()
     with pytest.raises(cl.ExportError, match="scratch"):
-        stored.genes(0, N_GENES)
+        read_genes([stored], 0, N_GENES)
     with pytest.raises(cl.ExportError, match="scratch cannot be written"):
         store_piece(piece_of(good(), first_row=0), str(tmp_path / "gone"))
 
