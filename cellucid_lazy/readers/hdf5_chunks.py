@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from isal import isal_zlib
 
+from cellucid_lazy.readers.hdf5_lzf import LZF, lzf_decoder, lzf_decompress
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -22,8 +24,14 @@ Box = tuple[tuple[int, int], ...]
 
 DEFLATE = 1
 SHUFFLE = 2
-# In writing order. Whatever else a file uses (fletcher32, lzf, szip, blosc) HDF5 decodes itself.
-DECODABLE = {(), (DEFLATE,), (SHUFFLE,), (SHUFFLE, DEFLATE)}
+_PACKED = (DEFLATE,) if lzf_decoder() is None else (DEFLATE, LZF)
+# In writing order. Whatever else a file uses (fletcher32, szip, blosc) HDF5 decodes itself.
+DECODABLE = {
+    (),
+    (SHUFFLE,),
+    *((packed,) for packed in _PACKED),
+    *((SHUFFLE, packed) for packed in _PACKED),
+}
 
 
 class ChunkError(ValueError):
@@ -162,7 +170,11 @@ def place(
     """
     itemsize = target.dtype.itemsize
     nbytes = prod(chunks) * itemsize
-    data: Any = _inflate(raw, nbytes) if DEFLATE in filters else raw
+    data: Any = raw
+    if DEFLATE in filters:
+        data = _inflate(raw, nbytes)
+    elif LZF in filters:
+        data = _expand(raw, nbytes)
     if len(data) != nbytes:
         raise ChunkError(f"it holds {len(data):,} bytes, and a chunk {nbytes:,}")
     if SHUFFLE not in filters:
@@ -181,4 +193,12 @@ def _inflate(raw: NDArray[np.uint8], nbytes: int) -> bytes:
         data: bytes = isal_zlib.decompress(raw.data, bufsize=nbytes + 64)
     except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stubs call it an instance
         raise ChunkError(f"its deflate stream is damaged ({error})") from error
+    return data
+
+
+def _expand(raw: NDArray[np.uint8], nbytes: int) -> NDArray[np.uint8]:
+    """Decompress an LZF stream of ``nbytes`` bytes."""
+    data = lzf_decompress(raw, nbytes)
+    if not len(data):
+        raise ChunkError(f"its LZF stream is damaged, or holds more than {nbytes:,} bytes")
     return data

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers import hdf5_index
+from cellucid_lazy.readers import hdf5_index, hdf5_lzf
 from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
 from cellucid_lazy.readers.hdf5_chunks import box_of, grid_of, pieces
+from cellucid_lazy.readers.hdf5_lzf import lzf_decompress
 from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
 
 DTYPES = ["<f2", "<f4", "<f8", ">f4", ">f8", "i1", "u1", "<i2", ">i4", "<i4", "<u8", ">i8", "?"]
@@ -36,7 +37,7 @@ FILTERS = {
     "gzip+fletcher32": {"compression": "gzip", "fletcher32": True},
     "scaleoffset": {"scaleoffset": 0},
 }
-FAST = {"none", "gzip", "shuffle+gzip", "shuffle"}
+FAST = {"none", "gzip", "shuffle+gzip", "shuffle", "lzf", "shuffle+lzf"}
 
 
 def described(path, key="x", **changes):
@@ -236,8 +237,9 @@ def test_threads_read_the_same(tmp_path):
     same(np.concatenate(parts), data)
 
 
-def test_reading_does_not_wait_for_the_lock_of_hdf5(tmp_path):
-    array = stored(tmp_path / "a.h5", np.arange(1000), chunks=(100,), compression=1)
+@pytest.mark.parametrize("filters", sorted(FAST))
+def test_reading_does_not_wait_for_the_lock_of_hdf5(tmp_path, filters):
+    array = stored(tmp_path / "a.h5", np.arange(1000), chunks=(100,), **FILTERS[filters])
     array.read(slice(0, 1))
     with ThreadPoolExecutor(1) as pool, h5py._objects.phil:
         same(pool.submit(array.read).result(timeout=10), np.arange(1000))
@@ -318,6 +320,43 @@ def test_a_stream_of_another_length_is_an_error(tmp_path):
         with pytest.raises(DataError, match=r"it holds [\d,]+ bytes, and a chunk 32"):
             described(path).read()
         same(described(path).read(slice(0, 8)), np.zeros(8, "f4"))
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    {
+        7: "it holds 28 bytes, and a chunk 32",
+        9: "its LZF stream .* holds more than 32 bytes",
+    }.items(),
+)
+def test_an_lzf_stream_of_another_length_is_an_error(tmp_path, count, said):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        whole = np.ones(count, "f4")
+        x = file.create_dataset("x", data=whole, chunks=whole.shape, compression="lzf")
+        _, stream = x.id.read_direct_chunk((0,))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        x = file.create_dataset("x", (32,), "f4", chunks=(8,), compression="lzf")
+        x.id.write_direct_chunk((8,), stream)
+    with pytest.raises(DataError, match=said):
+        described(tmp_path / "a.h5").read()
+
+
+@settings(max_examples=300, deadline=None)
+@given(raw=st.binary(min_size=1, max_size=300), nbytes=st.integers(1, 2000))
+def test_any_bytes_are_an_lzf_stream_or_none(raw, nbytes):
+    assert len(lzf_decompress(np.frombuffer(raw, np.uint8), nbytes)) <= nbytes
+
+
+def test_without_a_decoder_hdf5_decodes_lzf(tmp_path, monkeypatch):
+    assert hdf5_lzf.lzf_decoder() is not None  # h5py's wheels export it: the tests above meant it
+    monkeypatch.setattr(hdf5_index, "DECODABLE", {(), (1,)})
+    data = values((4000,), "f4")
+    array = stored(tmp_path / "a.h5", data, chunks=(1000,), compression="lzf")
+    assert array.storage.layout == "hdf5"
+    same(array.read(), data)
+    monkeypatch.setattr(hdf5_lzf, "lzf_decoder", lambda: None)
+    with pytest.raises(RuntimeError, match="does not export its LZF decoder"):
+        lzf_decompress(np.zeros(9, np.uint8), 9)
 
 
 def test_a_plain_chunk_of_another_length_is_an_error(tmp_path):
