@@ -77,6 +77,11 @@ def test_a_file_that_cannot_be_read(name, content, tmp_path):
     export_refused(tmp_path / name, tmp_path, cl.DataError, tmp_path / name)
 
 
+def test_an_export_is_no_dataset(written, tmp_path):
+    cl.to_directory(cl.outputs(written()).select("points/*"), tmp_path / "out")
+    refuse(lambda: cl.open(tmp_path / "out"), cl.DataError, "an export for the viewer, not AnnData")
+
+
 def test_a_file_cut_short(written, tmp_path):
     path = written()
     path.write_bytes(path.read_bytes()[:-5000])

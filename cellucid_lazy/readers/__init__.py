@@ -123,6 +123,10 @@ def _open_path(path: str, *, layer: str | None, use_raw: bool) -> Source:
 
     if is_zarr(local):
         return open_zarr(str(local), layer=layer, use_raw=use_raw)
+    if (local / "dataset_identity.json").is_file():
+        raise DataError(
+            f"{local}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
+        )
     raise DataError(
         f"{local}: neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a "
         ".zarr.zip"
