@@ -22,8 +22,10 @@ _TURNING = 32
 _JOINING = 38
 # Values and short rows of a piece.
 _PIECE = 6
-# Blocks beyond this size gain no speed.
+# Blocks beyond this size gain no speed, until there are very many: each block of genes reads a bit
+# of each block of cells, about 40 microseconds' work, so their number counts squared.
 _MOST_VALUES = 2 * 2**20
+_MOST_BLOCKS = 2_000
 # A pass that keeps few genes of each block needs no large ones.
 _FILTERED_VALUES = 2**20
 _LEAST_VALUES = 2**14
@@ -125,10 +127,11 @@ def plan_genes(
     kept = int(n_stored * share * _PIECE)
     in_memory = not by_gene and kept <= free // 3
     room = free - kept if in_memory else free
-    block = _within(room // (workers * _TURNING))
+    most = max(_MOST_VALUES, n_stored // _MOST_BLOCKS)
+    block = _within(room // (workers * _TURNING), most)
     if in_memory and 2 * wanted < n_genes:
         block = min(block, _FILTERED_VALUES)
-    joined = _within(room // (workers * _JOINING))
+    joined = _within(room // (workers * _JOINING), most)
     per_gene = max(1.0, n_stored / max(1, n_genes))
     way: Way = "by gene" if by_gene else "in memory" if in_memory else "external"
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
@@ -163,8 +166,8 @@ def plan_zeros(*, n_cells: int, wanted: int, workers: int) -> Plan:
     return Plan("zeros", 0, per_task, 0, 0, 0, columns, why)
 
 
-def _within(values: int) -> int:
-    return int(min(_MOST_VALUES, max(_LEAST_VALUES, values)))
+def _within(values: int, most: int) -> int:
+    return int(min(most, max(_LEAST_VALUES, values)))
 
 
 def memory_budget(given: int | str | None = None) -> int:

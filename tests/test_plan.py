@@ -94,7 +94,8 @@ def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budge
     assert 1 <= plan.genes_per_block <= sizes["wanted"]
     assert plan.block_values >= 1
     assert min(plan.read_bytes, plan.scratch_bytes, plan.peak_bytes) >= 0
-    assert planning._LEAST_VALUES <= plan.joined_values <= planning._MOST_VALUES
+    most = max(planning._MOST_VALUES, sizes["n_stored"] // planning._MOST_BLOCKS)
+    assert planning._LEAST_VALUES <= plan.joined_values <= most
     # A block of genes, at their mean size, is no more than what was planned for.
     joined = plan.genes_per_block * sizes["n_stored"] / sizes["n_genes"]
     assert plan.way == "external" or plan.genes_per_block == 1 or joined <= plan.joined_values
@@ -117,6 +118,15 @@ def test_there_are_tasks_for_every_thread(sizes, budget):
     assume(sizes["wanted"] >= 8 * sizes["threads"])
     tasks = -(-sizes["wanted"] // plan.genes_per_block)
     assert tasks >= 4 * sizes["threads"]
+
+
+def test_the_largest_atlases_are_cut_into_few_blocks_where_the_budget_allows():
+    atlas = {"n_cells": 10**7, "n_genes": 60_000, "n_stored": 2 * 10**10, "wanted": 60_000}
+    for budget, most in ((4 * GB, 2_000), (GB, 8_000)):
+        plan = planned(**atlas, budget=budget)
+        assert plan.way == "external"
+        assert atlas["n_stored"] / plan.block_values <= most
+        assert plan.peak_bytes <= budget
 
 
 def test_no_task_per_gene_in_an_atlas():
