@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OptionError as problem:
         return _report(problem)
     try:
-        with _one_line_warnings(parsed.debug), _clean_termination():
+        with _one_line_warnings(parsed.debug), _clean_end():
             parsed.run(parsed)
             sys.stdout.flush()
     except BrokenPipeError:
@@ -97,21 +97,30 @@ def _one_line_warnings(debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _clean_termination() -> Iterator[None]:
-    """Let a termination clean up as an interruption does; batch systems end jobs with it."""
+def _clean_end() -> Iterator[None]:
+    """Let a termination clean up as an interruption does, and neither be cut short by another one.
+
+    Batch systems end jobs with a termination; whoever waits presses Ctrl-C again.
+    """
 
     def stop(number: int, _: Any) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
+    before: dict[int, Any] = {}
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -483,11 +483,17 @@ def slow_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "says"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+    ("numbers", "code", "says"),
+    [
+        ([signal.SIGINT], 130, "interrupted\n"),
+        ([signal.SIGTERM], 143, "terminated\n"),
+        ([signal.SIGINT] * 9, 130, "interrupted\n"),
+        ([signal.SIGTERM, signal.SIGINT, signal.SIGTERM], 143, "terminated\n"),
+    ],
+    ids=["interrupted", "terminated", "impatient", "both"],
 )
 def test_an_interrupted_export_leaves_nothing(
-    number: int, code: int, says: str, slow_atlas: Path, atlas: Path, tmp_path: Path
+    numbers: list[int], code: int, says: str, slow_atlas: Path, atlas: Path, tmp_path: Path
 ) -> None:
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()
@@ -499,7 +505,9 @@ def test_an_interrupted_export_leaves_nothing(
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         wait_for(lambda: any(scratch.rglob("*.piece")) and any(tmp_path.glob(".out.*/var/*.gz")))
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.02)
         said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (code, says)
     assert sorted(tmp_path.iterdir()) == [out, scratch]
