@@ -174,7 +174,9 @@ class Catalogue(Mapping[str, Output]):
                 raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
             matches = self._matching(pattern)
             if not matches:
-                names = self if _may_match(pattern, "var/") else self._without_genes()
+                # A name without a kind may be a gene's.
+                genes = "/" not in pattern or _may_match(pattern, "var/")
+                names = self if genes else self._without_genes()
                 raise missing_key("output matching", pattern, names, where=self.source.name)
             chosen |= dict.fromkeys(matches)
         return Catalogue(self._context, _narrowed(self._selection, chosen), frozenset(chosen))

@@ -70,7 +70,8 @@ def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) ->
         Ready to raise.
     """
     names = list(available)
-    close = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    close = _same_but_for_case(key, names)
+    close = close or difflib.get_close_matches(key, names, n=3, cutoff=0.6)
     if close:
         hint = "did you mean " + " or ".join(repr(name) for name in close) + "?"
     elif names:
@@ -79,6 +80,12 @@ def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) ->
     else:
         hint = "there are none"
     return MissingKeyError(f"{where}: no {kind} {key!r}; {hint}")
+
+
+def _same_but_for_case(key: str, names: list[str]) -> list[str]:
+    """Names that differ in case only, as genes of man and mouse do, or lack their kind."""
+    folded = key.casefold()
+    return [name for name in names if f"/{name.casefold()}".endswith(f"/{folded}")][:3]
 
 
 def no_raw(where: str) -> MissingKeyError:

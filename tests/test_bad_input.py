@@ -77,6 +77,14 @@ def test_a_file_that_cannot_be_read(name, content, tmp_path):
     export_refused(tmp_path / name, tmp_path, cl.DataError, tmp_path / name)
 
 
+def test_a_name_in_other_case_or_without_its_kind_is_suggested(written):
+    catalogue = cl.outputs(written())
+    for wrong in (lambda: catalogue["var/cd3e"], lambda: catalogue.select("CD3E")):
+        refuse(wrong, cl.MissingKeyError, "did you mean 'var/CD3E'?")
+    hint = "did you mean 'obs/score/values'?"
+    refuse(lambda: catalogue["obs/Score/values"], cl.MissingKeyError, hint)
+
+
 def test_an_export_is_no_dataset(written, tmp_path):
     cl.to_directory(cl.outputs(written()).select("points/*"), tmp_path / "out")
     refuse(lambda: cl.open(tmp_path / "out"), cl.DataError, "an export for the viewer, not AnnData")
