@@ -21,7 +21,7 @@ from cellucid_lazy.transforms.categories import (
     encode_labels,
     encode_numbered,
     merge_labels,
-    used_categories,
+    used_codes,
 )
 from cellucid_lazy.transforms.distinct_values import (
     MOST_CATEGORIES,
@@ -87,13 +87,17 @@ def _told_by_labels(
     column: Column, read: Callable[[], Sequence[object]], where: str
 ) -> tuple[Sequence[object], Encode]:
     """Categories that are stored, and what encodes the column."""
-    try:
-        categories = read()
-    except FieldError as problem:
-        raise FieldError(f"{where}: {problem}") from problem
+    categories = _stored(read, where)
     return categories, partial(
         encode_codes, column.values(), n_categories=len(categories), field=where
     )
+
+
+def _stored(read: Callable[[], Sequence[object]], where: str) -> Sequence[object]:
+    try:
+        return read()
+    except FieldError as problem:
+        raise FieldError(f"{where}: {problem}") from problem
 
 
 def _told_by_codes(
@@ -103,30 +107,32 @@ def _told_by_codes(
 
     A call that has to find them keeps the codes as stored, where it has room.
     """
-    stored, _ = _told_by_labels(column, read, where)
+    stored = _stored(read, where)
     codes = column.values()
     fact = ("used", column.name)
     n_bytes = context.source.n_cells * codes.dtype.itemsize
     if fact not in context.facts and context.room.take(n_bytes):
         (codes,) = dask.persist(codes, **dask_options())
 
-    def find() -> NDArray[np.bool_]:
-        lazy = used_categories(codes, n_categories=len(stored))
-        found: NDArray[np.bool_] = dask.compute(lazy, **dask_options())[0]
+    def find() -> NDArray[np.integer[Any]]:
+        found: NDArray[np.integer[Any]] = dask.compute(used_codes(codes), **dask_options())[0]
         return found
 
-    used: NDArray[np.bool_] = context.learn(fact, find)
-    categories = [label for label, has_cells in zip(stored, used, strict=True) if has_cells]
+    used: NDArray[np.integer[Any]] = context.learn(fact, find)
+    # A code that has no category is left to the encoding, which refuses it.
+    used = used[used < len(stored)]
 
     def encode(*, dtype: np.dtype[Any], code_of: NDArray[np.int32] | None) -> da.Array:
-        if not used.all():
-            place = np.cumsum(used, dtype=np.int32) - 1
-            code_of = place if code_of is None else code_of[place]
+        if len(used) < len(stored):
+            # What is not used stays 0: no cell asks for it.
+            table = np.zeros(used.max(initial=0) + 1, dtype=np.int32)
+            table[used] = np.arange(len(used)) if code_of is None else code_of
+            code_of = table
         return encode_codes(
             codes, n_categories=len(stored), dtype=dtype, code_of=code_of, field=where
         )
 
-    return categories, encode
+    return [stored[code] for code in used.tolist()], encode
 
 
 def _told_by_values(

@@ -203,7 +203,7 @@ def merge_tree(
     merge: Callable[[list[Any]], Any],
     finish: Callable[[list[Any]], Any] | None = None,
     *,
-    shape: tuple[int, ...],
+    shape: tuple[float, ...],
     dtype: npt.DTypeLike,
 ) -> da.Array:
     """Merge blocks along the first axis by a tree that depends on their number only.
@@ -217,7 +217,7 @@ def merge_tree(
     finish
         Called in place of `merge` for the last step.
     shape
-        Of the result.
+        Of the result; NaN for a length that is unknown.
     dtype
         Of the result.
 

@@ -6,6 +6,7 @@ for every other, whatever the chunks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -85,47 +86,30 @@ def code_dtype(
     return np.dtype(np.uint8 if narrow else np.uint16)
 
 
-def used_categories(codes: da.Array, /, *, n_categories: int) -> da.Array:
-    """Tell which categories a cell has.
+def used_codes(codes: da.Array, /) -> da.Array:
+    """Find the codes that a cell has.
 
     Parameters
     ----------
     codes
         Integers (n_cells,), negative for missing.
-    n_categories
-        Number of categories as stored.
 
     Returns
     -------
     dask.array.Array
-        Lazy bool (n_categories,). Codes that have no category are left to `encode_codes`.
+        Lazy, sorted, of the dtype of `codes` and unknown length.
     """
-    found = map_indexed(
-        partial(_used, n_categories=n_categories),
-        "ij",
-        codes,
-        "i",
-        new_axes={"j": n_categories},
-        adjust_chunks={"i": 1},
-        dtype=np.bool_,
-    )
-    return merge_tree(found, _either, _any, shape=(n_categories,), dtype=np.bool_)
+    found = map_indexed(_distinct, "i", codes, "i", dtype=codes.dtype)
+    return merge_tree(found, _union, shape=(math.nan,), dtype=codes.dtype)
 
 
-def _used(codes: NDArray[Any], *, n_categories: int) -> NDArray[np.bool_]:
-    found = np.zeros((1, n_categories), dtype=np.bool_)
-    found[0, codes[(codes >= 0) & (codes < n_categories)]] = True
+def _distinct(codes: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = pd.unique(codes[codes >= 0])
     return found
 
 
-def _either(blocks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.logical_or.reduce(np.concatenate(blocks), keepdims=True)
-    return found
-
-
-def _any(blocks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.logical_or.reduce(np.concatenate(blocks))
-    return found
+def _union(blocks: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.unique(np.concatenate(blocks))
 
 
 def encode_codes(
