@@ -2,8 +2,9 @@
 
 Two phases. First one task per block of cells turns it into a piece, gene after gene; then one task
 per block of genes joins its slice of every piece and encodes each column, all the way to its file.
-There is never a task per gene, and nothing but facts goes back. Of a matrix that is stored by gene
-a block holds all cells of a few genes, and its piece is all there is to join.
+There is never a task per gene, and nothing goes back but facts, and where pieces are stored. Of a
+matrix that is stored by gene a block holds all cells of a few genes, and its piece is all there is
+to join.
 
 Where pieces go to scratch the phases are two computations, so that the memory of the first goes
 back before the second begins; pieces in memory are made and joined in one.
@@ -82,7 +83,7 @@ class GenePass:
     """Genes of one matrix on their way to files.
 
     An external pass computes `store_tasks` first and hands what they give to `write_tasks`; every
-    other pass computes the latter alone.
+    other pass computes the latter alone. Making one may read where rows begin, or genes.
 
     Parameters
     ----------
@@ -144,7 +145,14 @@ class GenePass:
         -------
         list of Delayed
             Each computes to `Encoded`.
+
+        Raises
+        ------
+        ValueError
+            When an external pass comes without its first phase, or another one with it.
         """
+        if (stored is not None) != (self._plan.way == "external"):
+            raise ValueError(f"a pass {self._plan.way} was given {stored!r} of a first phase")
         if self._reads is None:
             zeros = dask.delayed(_write_zeros, pure=False)
             return [
@@ -165,6 +173,7 @@ class GenePass:
                 parts = _parts(len(chosen), self._plan.genes_per_block)
             else:
                 load, pieces = read_genes, f"pieces-{name}-{number}"
+                # In a partial, or dask would look for keys and tasks in these tuples.
                 graph[pieces] = (partial(list, stored[number].pieces),)
                 parts = self._counted_parts(stored[number].values_per_gene)
             for part in parts:

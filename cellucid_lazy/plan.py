@@ -127,7 +127,7 @@ def plan_genes(
     kept = int(n_stored * share * _PIECE)
     in_memory = not by_gene and kept <= free // 3
     room = free - kept if in_memory else free
-    most = max(_MOST_VALUES, n_stored // _MOST_BLOCKS)
+    most = _MOST_VALUES if by_gene else max(_MOST_VALUES, n_stored // _MOST_BLOCKS)
     block = _within(room // (workers * _TURNING), most)
     if in_memory and 2 * wanted < n_genes:
         block = min(block, _FILTERED_VALUES)

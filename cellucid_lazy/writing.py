@@ -127,13 +127,14 @@ class Writing:
         genes = {output.name: _gene(output) for output in outputs}
         paths = {output.name: output.path or output.name for output in outputs}
         plan = self.plan(genes)
-        genes_to_files = GenePass(genes, paths, plan=plan, target=self._target)
         with ExitStack() as stack:
-            stored = None
+            stored = folder = None
             if plan.way == "external":
                 folder = stack.enter_context(scratch_folder(self._scratch, plan.scratch_bytes))
-                stored = self._compute("genes, read", genes_to_files.store_tasks(folder))
-            for encoded in self._compute("genes", genes_to_files.write_tasks(stored)):
+            gene_pass = GenePass(genes, paths, plan=plan, target=self._target)
+            if folder is not None:
+                stored = self._compute("reading genes", gene_pass.store_tasks(folder))
+            for encoded in self._compute("writing genes", gene_pass.write_tasks(stored)):
                 self._take(encoded)
 
     def plan(self, genes: Mapping[str, Gene]) -> Plan:

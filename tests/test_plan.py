@@ -127,6 +127,8 @@ def test_the_largest_atlases_are_cut_into_few_blocks_where_the_budget_allows():
         assert plan.way == "external"
         assert atlas["n_stored"] / plan.block_values <= most
         assert plan.peak_bytes <= budget
+    # Stored by gene, blocks have nothing to do with each other.
+    assert planned(**atlas, budget=16 * GB, by_gene=True).joined_values == planning._MOST_VALUES
 
 
 def test_no_task_per_gene_in_an_atlas():

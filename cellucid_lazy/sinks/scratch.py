@@ -88,7 +88,7 @@ class StoredPiece(NamedTuple):
 
 
 def read_genes(pieces: Sequence[StoredPiece], start: int, stop: int) -> list[Piece]:
-    """Read a range of genes of every piece into one buffer.
+    """Read a range of genes of every piece, of which there is one at least, into one buffer.
 
     Hundreds of small arrays instead would leave the heap in shreds.
 
@@ -99,9 +99,9 @@ def read_genes(pieces: Sequence[StoredPiece], start: int, stop: int) -> list[Pie
     """
     pointers = [piece.pointers(start, stop) for piece in pieces]
     sizes = [piece.n_bytes(own) for piece, own in zip(pieces, pointers, strict=True)]
-    # Each begins where its numbers may begin.
+    # At multiples of 8 bytes, so that what views them as numbers is aligned.
     ends = np.cumsum([-(-size // 8) * 8 for size in sizes])
-    buffer = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+    buffer = np.empty(int(ends[-1]), dtype=np.uint8)
     begins = [0, *ends[:-1].tolist()]
     return [
         piece.genes(own, buffer[begin : begin + size])

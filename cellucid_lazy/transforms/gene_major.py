@@ -102,7 +102,7 @@ def gene_runs(lengths: NDArray[np.int64], /, *, most_values: int, most_genes: in
     Parameters
     ----------
     lengths
-        Stored values of each gene, at least one.
+        Stored values of each gene; may be 0.
     most_values
         Values in a run, which a gene that is a run by itself may exceed.
     most_genes
@@ -119,8 +119,8 @@ def gene_runs(lengths: NDArray[np.int64], /, *, most_values: int, most_genes: in
     while start < len(ends):
         stop = int(np.searchsorted(ends, values + most_values, side="right"))
         stop = min(max(stop, start + 1), start + max(1, most_genes))
-        runs.append(slice(start, min(stop, len(ends))))
-        start, values = stop, int(ends[runs[-1].stop - 1])
+        runs.append(slice(start, stop))
+        start, values = stop, int(ends[stop - 1])
     return runs
 
 

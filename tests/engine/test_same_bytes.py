@@ -348,11 +348,20 @@ def test_the_planner_sees_the_cluster(small, cluster):
 def test_a_pass_in_one_process_has_no_task_per_gene(large):
     source = cl.open(large[0])
     genes = {f"g{i}": Gene(source.expression, i, None, 20_000) for i in range(500)}
-    for budget in (2**26, 2**33):
+    for budget, way in ((2**26, "external"), (2**33, "in memory")):
         plan = plan_pass(genes, budget=budget, workers=2, threads=2)
+        assert plan.way == way
         paths = {name: name for name in genes}
         whole = GenePass(genes, paths, plan=plan, target=ToMemory(None))
-        tasks = whole.write_tasks()
+        with scratch_folder(None, 0) as folder:
+            stored = None
+            if plan.way == "external":
+                with pytest.raises(ValueError, match="a pass external was given None"):
+                    whole.write_tasks()
+                (store,) = whole.store_tasks(folder)
+                assert len(dict(store.dask)) <= 100
+                stored = dask.compute(store)
+            tasks = whole.write_tasks(stored)
         assert len(tasks) <= 40
 
 
