@@ -56,6 +56,8 @@ class Fact(NamedTuple):
 class Later(NamedTuple):
     """A place that needs no reading, but is long: it is made when the manifest is rendered.
 
+    Until then tens of thousands of rows need not be made, walked and named.
+
     Attributes
     ----------
     make
@@ -79,7 +81,8 @@ class Manifest:
     Attributes
     ----------
     document
-        The JSON object, with a `Slot` in each place that only reading can fill.
+        The JSON object, with a `Slot` in each place that only reading can fill, and a `Later` in
+        each that can wait.
     facts
         What fills the slots, by their number.
     indent
@@ -115,6 +118,8 @@ class Manifest:
         arrays = [
             rechunk(fact.array if isinstance(fact, GeneRanges) else fact, -1) for fact in self.facts
         ]
+        # Dask would look into each of the many lists of a document: as text it is named, and
+        # within a partial it is passed, at once.
         text = json.dumps(self.document, default=tokenize)
         name = f"manifest-{tokenize(text, self.indent, [array.name for array in arrays])}"
         facts = [(array.name, *(0,) * array.ndim) for array in arrays]

@@ -36,6 +36,7 @@ class Progress(Callback):  # type: ignore[misc]
         del dsk
         self._total = sum(len(state[key]) for key in ("ready", "waiting"))
         self._done, self._began = 0, time.monotonic()
+        self._drawn = self._began  # a rate of the first task alone says nothing
 
     def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
         del key, result, dsk, state, worker_id

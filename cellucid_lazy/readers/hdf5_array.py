@@ -28,6 +28,7 @@ from cellucid_lazy.readers.hdf5_chunks import (
     read_into,
 )
 from cellucid_lazy.readers.hdf5_index import Identity, Storage, StoredChunk, chunk_index, storage_of
+from cellucid_lazy.readers.hdf5_lzf import LZF, lzf_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +127,7 @@ class Hdf5Array:
         if any(start == stop for start, stop in box):
             return np.empty([stop - start for start, stop in box], self.dtype)
         with self._guarded():
-            if self.storage.layout == "chunked":
+            if self.storage.layout == "chunked" and self._decodable:
                 return self._read_chunks(box)
             if self.storage.layout == "contiguous" and self._whole_rows(box):
                 return self._read_contiguous(box)
@@ -156,6 +157,11 @@ class Hdf5Array:
                 f"{self.path}: the file changed since it was opened; open it again "
                 f"(reading {self.key}; size and time were {self.identity}, are {found})"
             )
+
+    @property
+    def _decodable(self) -> bool:
+        """Whether this process has what the opener had; another h5py may export no decoder."""
+        return LZF not in self.storage.filters or lzf_decoder() is not None
 
     def _whole_rows(self, box: Box) -> bool:
         return all(b == (0, size) for b, size in zip(box[1:], self.shape[1:], strict=True))

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers import hdf5_index, hdf5_lzf
+from cellucid_lazy.readers import hdf5_array, hdf5_index, hdf5_lzf
 from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
 from cellucid_lazy.readers.hdf5_chunks import box_of, grid_of, pieces
 from cellucid_lazy.readers.hdf5_lzf import lzf_decompress
@@ -354,9 +354,14 @@ def test_without_a_decoder_hdf5_decodes_lzf(tmp_path, monkeypatch):
     array = stored(tmp_path / "a.h5", data, chunks=(1000,), compression="lzf")
     assert array.storage.layout == "hdf5"
     same(array.read(), data)
-    monkeypatch.setattr(hdf5_lzf, "lzf_decoder", lambda: None)
-    with pytest.raises(RuntimeError, match="does not export its LZF decoder"):
-        lzf_decompress(np.zeros(9, np.uint8), 9)
+
+
+def test_a_worker_without_a_decoder_reads_lzf_through_hdf5(tmp_path, monkeypatch):
+    data = values((4000,), "f4")
+    array = stored(tmp_path / "a.h5", data, chunks=(1000,), compression="lzf")
+    assert array.storage.layout == "chunked"
+    monkeypatch.setattr(hdf5_array, "lzf_decoder", lambda: None)
+    same(array.read(slice(900, 1100)), data[900:1100])
 
 
 def test_a_plain_chunk_of_another_length_is_an_error(tmp_path):
