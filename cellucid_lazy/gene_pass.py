@@ -15,7 +15,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask
 import numpy as np
@@ -24,18 +24,22 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
-from cellucid_lazy.gene_writer import Encoded, Writer
+from cellucid_lazy.gene_tasks import (
+    Load,
+    Stored,
+    join_and_write,
+    merge_stored,
+    slice_pieces,
+    store_block,
+    turn_block,
+    write_zeros,
+)
+from cellucid_lazy.gene_writer import Writer
 from cellucid_lazy.plan import Plan, plan_genes, plan_zeros
 from cellucid_lazy.sinks.encode import Target
-from cellucid_lazy.sinks.scratch import StoredPiece, read_genes, store_piece
+from cellucid_lazy.sinks.scratch import read_genes
 from cellucid_lazy.source import GeneGroup, GeneReads
-from cellucid_lazy.transforms.gene_major import (
-    GeneBlock,
-    Piece,
-    gene_runs,
-    join_pieces,
-    piece_of,
-)
+from cellucid_lazy.transforms.gene_major import gene_runs
 
 # What was stored of so many blocks is merged by one task; the more, the more chunks wait for the
 # blocks that share them.
@@ -129,7 +133,7 @@ class GenePass:
         graph, name = self._begin()
         done = []
         for number, group in enumerate(self._groups):
-            pieces = _turn_tasks(group, partial(_turn_and_store, scratch), name, number, graph)
+            pieces = _turn_tasks(group, partial(store_block, scratch), name, number, graph)
             done.append(_merge_tasks(pieces, f"merge-{name}-{number}", graph))
         return _delayed(done, graph, name)
 
@@ -154,7 +158,7 @@ class GenePass:
         if (stored is not None) != (self._plan.way == "external"):
             raise ValueError(f"a pass {self._plan.way} was given {stored!r} of a first phase")
         if self._reads is None:
-            zeros = dask.delayed(_write_zeros, pure=False)
+            zeros = dask.delayed(write_zeros, pure=False)
             return [
                 zeros(self._n_cells, self._writer, self._files[part])
                 for part in _parts(len(self._files), self._plan.genes_per_block)
@@ -166,10 +170,10 @@ class GenePass:
         written = []
         for number, group in enumerate(self._groups):
             chosen = [self._files[place] for place in group.wanted.tolist()]
-            load: _Load
+            load: Load
             pieces: Any
             if stored is None:
-                load, pieces = _slices, _turn_tasks(group, _turn, name, number, graph)
+                load, pieces = slice_pieces, _turn_tasks(group, turn_block, name, number, graph)
                 parts = _parts(len(chosen), self._plan.genes_per_block)
             else:
                 load, pieces = read_genes, f"pieces-{name}-{number}"
@@ -177,7 +181,7 @@ class GenePass:
                 graph[pieces] = (partial(list, stored[number].pieces),)
                 parts = self._counted_parts(stored[number].values_per_gene)
             for part in parts:
-                write = partial(_join_and_write, load, part.start, part.stop, chosen[part])
+                write = partial(join_and_write, load, part.start, part.stop, chosen[part])
                 written.append((f"write-{name}", number, part.start))
                 graph[written[-1]] = (write, writer, pieces)
         return _delayed(written, graph, name)
@@ -193,25 +197,6 @@ class GenePass:
     def _begin(self, *, reads: bool = True) -> tuple[dict[Any, Any], str]:
         graph = dict(self._reads.graph) if reads and self._reads is not None else {}
         return graph, uuid.uuid4().hex
-
-
-# Takes a range of genes from what names the pieces.
-_Load = Callable[[Sequence[Any], int, int], list[Piece]]
-
-
-class Stored(NamedTuple):
-    """Pieces that wait in scratch.
-
-    Attributes
-    ----------
-    pieces
-        In the order of their cells.
-    values_per_gene
-        int64 (n_genes,): values that the pieces hold of each gene.
-    """
-
-    pieces: tuple[StoredPiece, ...]
-    values_per_gene: NDArray[np.int64]
 
 
 def _reads(genes: Mapping[str, Gene], plan: Plan) -> GeneReads | None:
@@ -230,14 +215,14 @@ def _delayed(keys: Sequence[Any], graph: dict[Any, Any], name: str) -> list[Dela
 
 
 def _turn_tasks(
-    group: GeneGroup, turn: Callable[..., Any], name: str, number: int, graph: dict[Any, Any]
+    group: GeneGroup, task: Callable[..., Any], name: str, number: int, graph: dict[Any, Any]
 ) -> list[Any]:
-    """Add the tasks that turn a group's blocks to a graph; gives their keys."""
+    """Add a task for each of a group's blocks to a graph; gives their keys."""
     columns = f"columns-{name}-{number}"
     graph[columns] = group.columns
     keys = [(f"turn-{name}", number, place) for place in range(len(group.blocks))]
     for key, block in zip(keys, group.blocks, strict=True):
-        graph[key] = (partial(turn, block.read, block.first_row), columns, *block.inputs)
+        graph[key] = (partial(task, block.read, block.first_row), columns, *block.inputs)
     return keys
 
 
@@ -251,53 +236,10 @@ def _merge_tasks(keys: list[Any], name: str, graph: dict[Any, Any]) -> Any:
     while len(keys) > 1:
         groups = [keys[begin : begin + _MERGED] for begin in range(0, len(keys), _MERGED)]
         keys = [(name, level, number) for number in range(len(groups))]
-        graph.update({key: (_merge, group) for key, group in zip(keys, groups, strict=True)})
+        graph.update({key: (merge_stored, group) for key, group in zip(keys, groups, strict=True)})
         level += 1
     return keys[0]
 
 
-def _merge(parts: Sequence[Stored]) -> Stored:
-    counts = sum((part.values_per_gene for part in parts[1:]), start=parts[0].values_per_gene)
-    return Stored(tuple(piece for part in parts for piece in part.pieces), counts)
-
-
 def _parts(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _turn(
-    read: Callable[..., Any], first_row: int, columns: NDArray[np.intp] | None, *inputs: Any
-) -> Piece:
-    return piece_of(read(*inputs), first_row=first_row, columns=columns)
-
-
-def _turn_and_store(
-    scratch: str,
-    read: Callable[..., Any],
-    first_row: int,
-    columns: NDArray[np.intp] | None,
-    *inputs: Any,
-) -> Stored:
-    piece = _turn(read, first_row, columns, *inputs)
-    return Stored((store_piece(piece, scratch),), np.diff(piece.indptr))
-
-
-def _slices(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
-    return [piece.genes(start, stop) for piece in pieces]
-
-
-def _join_and_write(
-    load: _Load,
-    start: int,
-    stop: int,
-    files: Sequence[tuple[str, str]],
-    writer: Writer,
-    pieces: Sequence[Any],
-) -> Encoded:
-    return writer.write(join_pieces(load(pieces, start, stop)), files)
-
-
-def _write_zeros(n_cells: int, writer: Writer, files: Sequence[tuple[str, str]]) -> Encoded:
-    nothing = np.zeros(0, dtype=np.float32)
-    indptr = np.zeros(len(files) + 1, dtype=np.int64)
-    return writer.write(GeneBlock(nothing, np.zeros(0, np.int32), indptr, n_cells), files)
