@@ -104,6 +104,23 @@ def _export(
     )
 
 
+def _against_writing(
+    name: str, title: str, ours: tuple[str, ...], column: str, *, time: float | None, note: str
+) -> Case:
+    """Declare an export that is not compressed, beside what its files alone take."""
+    return Case(
+        name,
+        title,
+        "atlas",
+        ours=(*EXPORT, *ours, "--memory-budget", FRUGAL),
+        theirs=(*RAW_WRITE, column),
+        their_script=BARE,
+        time_target=time,
+        heavy=True,
+        note=note,
+    )
+
+
 def _groups(n_categories: int, time: float) -> Case:
     """Declare the work of one categorical column."""
     command = ("groups", "{path}", f"groups_{n_categories}")
@@ -154,25 +171,20 @@ CASES = (
         note="peak target: 1.3 times the budget, and 130 MB that the imported libraries take; "
         "seconds include reading 12 genes straight from the file, to compare with what was written",
     ),
-    Case(
+    _against_writing(
         "raw-write",
         "export, float32, not compressed",
-        "atlas",
-        ours=(*EXPORT, "--memory-budget", FRUGAL),
-        theirs=(*RAW_WRITE, "{float32_column}"),
-        their_script=BARE,
-        time_target=1.5,
-        heavy=True,
+        (),
+        "{float32_column}",
+        time=1.5,
         note="against writing as many bytes and files on two threads, nothing else",
     ),
-    Case(
+    _against_writing(
         "raw-write-8bit",
         "export, 8-bit, not compressed",
-        "atlas",
-        ours=(*EXPORT, *QUANTIZED, "--memory-budget", FRUGAL),
-        theirs=(*RAW_WRITE, "{uint8_column}"),
-        their_script=BARE,
-        heavy=True,
+        QUANTIZED,
+        "{uint8_column}",
+        time=None,
         note="the same; no target, but what the disk leaves of the one above",
     ),
     Case(
