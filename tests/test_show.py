@@ -1,0 +1,96 @@
+"""What a catalogue shows of itself, as text and as HTML, is what it offers."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import dask
+import numpy as np
+import pytest
+
+import cellucid_lazy as cl
+from cellucid_lazy.show import human_size
+from tests import data
+
+
+class Table(HTMLParser):
+    """Rows of the one table there is, as lists of texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+        self.heading = ""
+        self._tag = ""
+
+    def handle_starttag(self, tag, attrs):
+        self._tag = tag
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._tag = ""
+
+    def handle_data(self, text):
+        if self._tag in ("td", "th"):
+            self.rows[-1][-1] += text
+        elif self._tag == "b":
+            self.heading += text
+
+
+@pytest.fixture(params=[None, 8], ids=["plain", "8 bit"])
+def catalogue(request, tmp_path):
+    adata = data.atlas(slim=True)
+    adata.obs["<b> & co"] = np.arange(adata.n_obs)
+    bits = {"var_quantization": request.param, "obs_continuous_quantization": request.param}
+    return cl.outputs(data.write_h5ad(adata, tmp_path / "a.h5ad"), cl.Options(**bits))
+
+
+def shown(catalogue):
+    table = Table()
+    table.feed(catalogue._repr_html_())
+    return table
+
+
+def test_html_says_what_text_says(catalogue):
+    table = shown(catalogue)
+    lines = repr(catalogue).splitlines()
+    assert table.heading == lines[0]
+    assert table.rows[0] == ["name", "dtype", "shape", "size", "file"]
+    assert [" ".join(" ".join(row).split()) for row in table.rows[1:]] == [
+        " ".join(line.split()) for line in lines[1:]
+    ]
+
+
+def test_rows_are_the_outputs(catalogue):
+    rows = {row[0]: row[1:] for row in shown(catalogue).rows[1:]}
+    for name in catalogue:
+        if name.startswith("var/"):
+            continue
+        output = catalogue[name]
+        dtype, shape, size, file = rows[name]
+        if "|" in file:  # only reading tells whether codes take one byte or two
+            stem = file.removesuffix("u8|u16")
+            assert output.path in (f"{stem}u8", f"{stem}u16")
+        else:
+            assert file == (output.path or ""), name
+        if name.startswith("manifest/"):
+            assert dtype == "json"
+            continue
+        assert output.dtype.name in dtype.split("|"), name
+        assert shape == str(output.shape).replace("nan", "?"), name
+        assert size == human_size(output.nbytes) or dtype == "uint8|uint16", name
+    genes = [name for name in rows if name.startswith("var/")]
+    assert genes == ["var/HLA-DRB1/2 ... var/GENE29 (30)"]
+    one = catalogue["var/CD3E"]
+    size = f"{human_size(one.nbytes)} each"
+    extension = one.path.rsplit(".", 1)[1]
+    assert rows[genes[0]] == [one.dtype.name, "(400,)", size, f"var/<gene>.values.{extension}"]
+
+
+def test_a_persisted_output_is_the_same_array(catalogue):
+    array = catalogue["points/2d"].array
+    (kept,) = dask.persist(array)
+    assert (kept.name, kept.chunks, kept.dtype) == (array.name, array.chunks, array.dtype)
+    np.testing.assert_array_equal(kept.compute(), array.compute())
