@@ -33,9 +33,10 @@ OURS = "our_runs.py"
 
 @dataclass(frozen=True)
 class Bench:
-    """Where data are kept and how often each side runs."""
+    """Where data are kept, where results are written, and how often each side runs."""
 
     data: Path
+    written: Path
     quick: bool
     runs: int | None
 
@@ -44,19 +45,18 @@ class Bench:
         return DATASETS[name].shrunk() if self.quick else DATASETS[name]
 
     def run(self, script: str, command: tuple[str, ...], dataset: Dataset) -> Measurement:
-        """Run one command in a folder that is removed afterwards; disks are quiet before it."""
+        """Run one command, with a new folder to write to; disks are quiet before it."""
         path = dataset_path(self.data, dataset)
         reference = script == REFERENCE
         python = reference_python(self.data) if reference else Path(sys.executable)
-        with tempfile.TemporaryDirectory(dir=self.data) as folder:
-            out = Path(folder) / "out"
-            arguments = fill_in(command, dataset.recipe, str(path), str(out))
-            os.sync()
-            read_whole(path)
-            environment = ENVIRONMENT if script == OURS else None
-            result = measure([str(python), str(HERE / script), *arguments], environment)
-            shutil.rmtree(out / "scratch", ignore_errors=True)
-            return replace(result, written=folder_bytes(out))
+        out = Path(tempfile.mkdtemp(dir=self.written)) / "out"
+        arguments = fill_in(command, dataset.recipe, str(path), str(out))
+        os.sync()
+        read_whole(path)
+        environment = ENVIRONMENT if script == OURS else None
+        result = measure([str(python), str(HERE / script), *arguments], environment)
+        shutil.rmtree(out / "scratch", ignore_errors=True)
+        return replace(result, written=emptied(out))
 
     def compare(self, case: Case) -> list[str]:
         """Run both sides in turn and return the table row."""
@@ -93,9 +93,17 @@ def read_whole(path: Path) -> None:
                 pass
 
 
-def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def emptied(folder: Path) -> int:
+    """Empty all files below a folder without removing them; return the bytes they held.
+
+    For minutes after many files were removed, ext4 looks at every one of their inodes for each
+    file that is made: the next run would pay for the last one's.
+    """
+    size = 0
+    for path in filter(Path.is_file, folder.rglob("*")):
+        size += path.stat().st_size
+        os.truncate(path, 0)
+    return size
 
 
 def read_arguments() -> argparse.Namespace:
@@ -117,16 +125,17 @@ def main() -> None:
     data: Path = arguments.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     kept = data / ("results-quick.json" if arguments.quick else "results.json")
-    bench = Bench(data, arguments.quick, arguments.runs)
     results = Results.load(kept)
-    for case in CASES:
-        if case.name in arguments.only:
-            sys.stderr.write(f"{case.name}\n")
-            results.rows[case.name] = bench.compare(case)
+    with tempfile.TemporaryDirectory(dir=data) as written:
+        bench = Bench(data, Path(written), arguments.quick, arguments.runs)
+        for case in CASES:
+            if case.name in arguments.only:
+                sys.stderr.write(f"{case.name}\n")
+                results.rows[case.name] = bench.compare(case)
+                results.save(kept)
+        if "growth" in arguments.only:
+            results.growth = bench.grow()
             results.save(kept)
-    if "growth" in arguments.only:
-        results.growth = bench.grow()
-        results.save(kept)
     measured = render(results, [case.name for case in CASES])
     print(measured)
     if not arguments.quick:
