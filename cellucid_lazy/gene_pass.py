@@ -21,7 +21,6 @@ import dask
 import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
 from cellucid_lazy.gene_tasks import (
@@ -179,16 +178,18 @@ class GenePass:
                 load, pieces = read_genes, f"pieces-{name}-{number}"
                 # In a partial, or dask would look for keys and tasks in these tuples.
                 graph[pieces] = (partial(list, stored[number].pieces),)
-                parts = self._counted_parts(stored[number].values_per_gene)
+                parts = self._counted_parts(stored[number])
             for part in parts:
                 write = partial(join_and_write, load, part.start, part.stop, chosen[part])
                 written.append((f"write-{name}", number, part.start))
                 graph[written[-1]] = (write, writer, pieces)
         return _delayed(written, graph, name)
 
-    def _counted_parts(self, values_per_gene: NDArray[np.int64]) -> list[slice]:
-        most_values, most_genes = self._plan.joined_values, self._plan.genes_per_block
-        return gene_runs(values_per_gene, most_values=most_values, most_genes=most_genes)
+    def _counted_parts(self, stored: Stored) -> list[slice]:
+        most = self._plan.joined_values
+        # Each gene of each piece takes a few bytes too, whether or not it has values.
+        most_genes = min(self._plan.genes_per_block, most // len(stored.pieces))
+        return gene_runs(stored.values_per_gene, most_values=most, most_genes=most_genes)
 
     @property
     def _groups(self) -> Sequence[GeneGroup]:

@@ -66,7 +66,8 @@ class Writer:
             if background[place] != ground:
                 ground = background[place]
                 column.fill(ground)
-            cells = block.cells[low:high]
+            # Converted here: NumPy would do it twice, and slower.
+            cells = block.cells[low:high].astype(np.intp)
             column[cells] = values[low:high]
             done.append(put_whole(self.target, path, column))
             # Most of a column is its ground: this costs less than to fill it for each gene.

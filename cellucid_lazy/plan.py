@@ -18,8 +18,10 @@ from cellucid_lazy.wording import counted
 # and indices (8), the turned ones (8), their short form (6), what the codec holds (4), and a
 # quarter that the allocator keeps for itself.
 _TURNING = 32
-# The same while a block of genes is joined: slices (6), widened (8), concatenated (8), joined (8).
-_JOINING = 38
+# The same while a block of genes is joined: slices (6), put together (8), joined (8).
+_JOINING = 28
+# Where a matrix is stored by gene one task does both, but a piece is joined as it is.
+_TURNING_AND_JOINING = 40
 # Values and short rows of a piece.
 _PIECE = 6
 # Blocks beyond this size gain no speed, until there are very many: each block of genes reads a bit
@@ -131,14 +133,15 @@ def plan_genes(
     block = _within(room // (workers * _TURNING), most)
     if in_memory and 2 * wanted < n_genes:
         block = min(block, _FILTERED_VALUES)
-    joined = _within(room // (workers * _JOINING), most)
+    joining = _TURNING_AND_JOINING if by_gene else _JOINING
+    joined = _within(room // (workers * joining), most)
     per_gene = max(1.0, n_stored / max(1, n_genes))
     way: Way = "by gene" if by_gene else "in memory" if in_memory else "external"
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
     genes = -(-wanted // (8 * threads))
     if way != "external":
         genes = max(1, min(int(joined / per_gene), genes))
-    taken = workers * max(block * _TURNING, joined * _JOINING) + (kept if in_memory else 0)
+    taken = workers * max(block * _TURNING, joined * joining) + (kept if in_memory else 0)
     return Plan(
         way,
         block_values=max(1, int(genes * per_gene)) if by_gene else block,

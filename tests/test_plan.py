@@ -89,7 +89,7 @@ def columns_of(sizes):
 @given(sizes=cases(), budget=st.integers(64 * MB, 64 * GB))
 def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budget):
     plan = plan_genes(**sizes, budget=budget)
-    least = sizes["workers"] * planning._LEAST_VALUES * planning._JOINING
+    least = sizes["workers"] * planning._LEAST_VALUES * planning._TURNING_AND_JOINING
     assert plan.peak_bytes <= max(budget, columns_of(sizes) + budget // 4 + least)
     assert 1 <= plan.genes_per_block <= sizes["wanted"]
     assert plan.block_values >= 1

@@ -158,15 +158,22 @@ def join_pieces(pieces: list[Piece], /) -> GeneBlock:
     GeneBlock
         The values of every gene, cell after cell.
     """
-    # One array, not one for each of hundreds of pieces.
-    rows = np.concatenate([piece.rows for piece in pieces], dtype=np.int32)
+    first = pieces[0].first_row
+    n_cells = pieces[-1].first_row + pieces[-1].n_rows - first
     ends = np.cumsum([len(piece.rows) for piece in pieces])
-    by_gene = [
-        sparse.csr_array(
-            (piece.data, wide, piece.indptr.astype(np.int32)),
-            shape=(len(piece.indptr) - 1, piece.n_rows),
-        )
-        for piece, wide in zip(pieces, np.split(rows, ends[:-1]), strict=True)
-    ]
-    joined = by_gene[0] if len(by_gene) == 1 else sparse.hstack(by_gene, format="csr")
-    return GeneBlock(joined.data, joined.indices, joined.indptr, int(joined.shape[1]))
+    index = np.int32 if max(n_cells, ends[-1]) < 2**31 else np.int64
+    cells = np.empty(int(ends[-1]), dtype=index)
+    for piece, own in zip(pieces, np.split(cells, ends[:-1]), strict=True):
+        np.add(piece.rows, piece.first_row - first, out=own, dtype=index, casting="unsafe")
+    if len(pieces) == 1:
+        return GeneBlock(pieces[0].data, cells, pieces[0].indptr, n_cells)
+    # A matrix with a row for each gene of each piece: picking its rows, gene after gene, moves all
+    # values in one call. A matrix for each piece takes longer to make than to join.
+    data = np.concatenate([piece.data for piece in pieces])
+    lengths = np.stack([np.diff(piece.indptr) for piece in pieces])
+    n_pieces, n_genes = lengths.shape
+    indptr = np.zeros(lengths.size + 1, dtype=index)
+    np.cumsum(lengths, out=indptr[1:])
+    rows = np.arange(lengths.size, dtype=index).reshape(n_pieces, n_genes).T.reshape(-1)
+    joined = sparse.csr_array((data, cells, indptr), shape=(lengths.size, n_cells))[rows]
+    return GeneBlock(joined.data, joined.indices, joined.indptr[::n_pieces], n_cells)
