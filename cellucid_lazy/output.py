@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import dask
 import dask.array as da
@@ -36,7 +36,7 @@ class Facts(Mapping[str, da.Array]):
     """
 
     def __init__(self, builders: Mapping[str, Callable[[], da.Array]]) -> None:
-        self._builders = dict(builders)
+        self._builders = builders
         self._built: dict[str, da.Array] = {}
 
     def __getitem__(self, name: str) -> da.Array:
@@ -57,6 +57,40 @@ class Facts(Mapping[str, da.Array]):
         return f"Facts({', '.join(self)})"
 
 
+class Lazy(Protocol):
+    """Builds lazy arrays when somebody asks for them."""
+
+    def values(self) -> da.Array:
+        """Build the array of an output."""
+
+    def facts(self) -> Mapping[str, Callable[[], da.Array]]:
+        """Tell by name what builds each of its facts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """Lazy arrays that functions build.
+
+    Attributes
+    ----------
+    build
+        Builds the array of an output.
+    builders
+        By name, what builds each of its facts.
+    """
+
+    build: Callable[[], da.Array]
+    builders: Mapping[str, Callable[[], da.Array]] = field(default_factory=dict)
+
+    def values(self) -> da.Array:
+        """Build the array."""
+        return self.build()
+
+    def facts(self) -> Mapping[str, Callable[[], da.Array]]:
+        """Tell what builds each fact."""
+        return self.builders
+
+
 @dataclass(frozen=True, eq=False)
 class Output:
     """One named output of a dataset.
@@ -73,16 +107,10 @@ class Output:
         NaN where only reading can tell a length.
     dtype
         Of the array.
-    build
-        Builds the lazy array.
-    facts
-        Lazy arrays by name. ``range`` of values: min and max over finite ones. ``centroids/2d``
-        and the like of codes: per label the mean position, last the number of cells averaged.
-        ``counts`` of edges: their number, and the most neighbours of a cell.
+    lazy
+        Builds the array and the facts.
     labels
         Labels of codes, in order; None for other outputs.
-    gene
-        Set for a gene.
     manifest
         Set for a manifest.
     """
@@ -92,16 +120,29 @@ class Output:
     path: str | None
     shape: tuple[float, ...]
     dtype: np.dtype[Any]
-    build: Callable[[], da.Array]
-    facts: Facts = field(default_factory=lambda: Facts({}))
+    lazy: Lazy
     labels: tuple[str, ...] | None = None
-    gene: Gene | None = None
     manifest: Manifest | None = None
 
     @cached_property
     def array(self) -> da.Array:
         """The lazy array: an ordinary dask array, cut along its first axis only."""
-        return self.build()
+        return self.lazy.values()
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Lazy arrays by name.
+
+        ``range`` of values: min and max over finite ones. ``centroids/2d`` and the like of codes:
+        per label the mean position, last the number of cells averaged. ``counts`` of edges: their
+        number, and the most neighbours of a cell.
+        """
+        return Facts(self.lazy.facts())
+
+    @property
+    def gene(self) -> Gene | None:
+        """Where the values of a gene come from; None for other outputs."""
+        return self.lazy if isinstance(self.lazy, Gene) else None
 
     @property
     def nbytes(self) -> float:

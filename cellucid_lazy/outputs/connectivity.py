@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.output import Facts, Output
+from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.transforms import edges as transform
 
@@ -36,8 +36,7 @@ def build(context: Context, selection: Selection, name: str) -> Output:
         path(end),
         (nan,),
         np.dtype(dtype),
-        partial(_end, context, end),
-        Facts({"counts": partial(counts, context)}),
+        Built(partial(_end, context, end), {"counts": partial(counts, context)}),
     )
 
 

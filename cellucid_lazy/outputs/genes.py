@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.errors import missing_key
 from cellucid_lazy.gene import Gene
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import Facts, Output, file_extension
+from cellucid_lazy.output import Output, file_extension
 from cellucid_lazy.outputs.context import Context, Selection
-from cellucid_lazy.transforms.genes import gene_column
-from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
+from cellucid_lazy.transforms.quantize import quantized_dtype
 
 
 def names(context: Context, selection: Selection) -> Iterable[str]:
@@ -36,16 +33,7 @@ def build(context: Context, selection: Selection, name: str) -> Output:
         raise missing_key("gene", identifier, context.genes(selection), where=context.source.name)
     gene = gene_of(context, identifier)
     dtype = np.dtype(np.float32) if gene.bits is None else quantized_dtype(gene.bits)
-    return Output(
-        name,
-        "var",
-        path(identifier, dtype),
-        (context.source.n_cells,),
-        dtype,
-        partial(_values, gene),
-        Facts({"range": partial(_range, gene)}),
-        gene=gene,
-    )
+    return Output(name, "var", path(identifier, dtype), (gene.n_cells,), dtype, gene)
 
 
 def gene_of(context: Context, identifier: str) -> Gene:
@@ -61,18 +49,3 @@ def gene_of(context: Context, identifier: str) -> Gene:
 def path(identifier: str, dtype: np.dtype[np.generic]) -> str:
     """File of a gene."""
     return f"var/{safe_name(identifier)}.values.{file_extension(dtype)}"
-
-
-def _plain(gene: Gene) -> da.Array:
-    if gene.expression is None:
-        return da.zeros(gene.n_cells, chunks="auto", dtype=np.float32)
-    return gene_column(gene.expression.columns([gene.position]))
-
-
-def _values(gene: Gene) -> da.Array:
-    plain = _plain(gene)
-    return plain if gene.bits is None else quantize(plain, bits=gene.bits)
-
-
-def _range(gene: Gene) -> da.Array:
-    return finite_range(_plain(gene))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cellucid_lazy.manifest import Manifest
-from cellucid_lazy.output import Output
+from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs import connectivity_manifest, identity, obs_manifest, var_manifest
 from cellucid_lazy.outputs.context import Context, Selection
 
@@ -44,5 +44,5 @@ def build(context: Context, selection: Selection, name: str) -> Output:
     """Build the output of a name; labels that only reading tells are read."""
     kind = KINDS[name]
     manifest = Manifest.of(kind.draft(context, selection), kind.indent)
-    dtype = np.dtype(np.uint8)
-    return Output(name, "manifest", kind.file, (nan,), dtype, manifest.lazy, manifest=manifest)
+    lazy = Built(manifest.lazy)
+    return Output(name, "manifest", kind.file, (nan,), np.dtype(np.uint8), lazy, manifest=manifest)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import Facts, Output, file_extension
+from cellucid_lazy.output import Built, Output, file_extension
 from cellucid_lazy.outputs.category import category
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
@@ -50,17 +50,16 @@ def build(context: Context, selection: Selection, name: str) -> Output:
         labels, codes = category(context, key)
         place = path(key, part, codes.dtype)
         found = {f"centroids/{d}d": partial(centroids, context, key, d) for d in context.embeddings}
-        return Output(
-            name, "obs", place, shape, codes.dtype, lambda: codes, Facts(found), labels=labels
-        )
+        lazy = Built(lambda: codes, found)
+        return Output(name, "obs", place, shape, codes.dtype, lazy, labels=labels)
     plain = partial(continuous if part == "values" else outliers, context, key)
     if part == "outliers":
         category(context, key)
     bits = context.options.obs_continuous_quantization
     dtype = _FLOAT32 if bits is None else quantized_dtype(bits)
     built = plain if bits is None else partial(_quantized, plain, bits)
-    facts = Facts({"range": partial(_range, plain)})
-    return Output(name, "obs", path(key, part, dtype), shape, dtype, built, facts)
+    lazy = Built(built, {"range": partial(_range, plain)})
+    return Output(name, "obs", path(key, part, dtype), shape, dtype, lazy)
 
 
 def path(key: str, part: str, dtype: np.dtype[Any]) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 import dask.array as da
 import numpy as np
 
-from cellucid_lazy.output import Output
+from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.source import Element
 from cellucid_lazy.transforms import embeddings
@@ -33,14 +33,14 @@ def build(context: Context, selection: Selection, name: str) -> Output:
     n_cells = context.source.n_cells
     if padded:
         array = partial(_padded, context, dimension)
-        return Output(name, "points", None, (n_cells, 3), _FLOAT32, array)
+        return Output(name, "points", None, (n_cells, 3), _FLOAT32, Built(array))
     return Output(
         name,
         "points",
         path(dimension),
         (n_cells, dimension),
         _FLOAT32,
-        partial(points, context, dimension),
+        Built(partial(points, context, dimension)),
     )
 
 

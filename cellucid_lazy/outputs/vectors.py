@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from cellucid_lazy.naming import safe_name
-from cellucid_lazy.output import Output
+from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import scale
 from cellucid_lazy.transforms.embeddings import scale_vectors
@@ -35,7 +35,7 @@ def build(context: Context, selection: Selection, name: str) -> Output:
         path(field, dimension),
         (context.source.n_cells, dimension),
         np.dtype(np.float32),
-        partial(_vectors, context, field, dimension),
+        Built(partial(_vectors, context, field, dimension)),
     )
 
 
