@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import dask
 from dask.system import CPU_COUNT
@@ -45,7 +45,8 @@ class Plan:
     Attributes
     ----------
     way
-        ``"by gene"``: the matrix is stored by gene, each block of genes is read as it is.
+        ``"by gene"``: the matrix is stored by gene, or in chunks of few genes; each block of genes
+        is read for all cells.
         ``"in memory"``: one pass, the turned pieces stay in memory. ``"external"``: one pass, the
         pieces go to scratch and are read back gene block by gene block.
     block_values
@@ -92,8 +93,8 @@ def plan_genes(
     n_cells: int,
     n_genes: int,
     n_stored: int,
-    itemsize: int,
-    by_gene: bool,
+    value_bytes: int,
+    genes_together: int | None,
     wanted: int,
     budget: int,
     workers: int,
@@ -105,10 +106,10 @@ def plan_genes(
     ----------
     n_cells, n_genes, n_stored
         Size of the matrix and number of its stored values.
-    itemsize
-        Bytes of a stored value.
-    by_gene
-        Whether the matrix is stored by gene.
+    value_bytes
+        Bytes of a stored value, with its index where it has one.
+    genes_together
+        Genes that reading one of them reads; None where that is all of them.
     wanted
         Number of genes asked for.
     budget
@@ -125,40 +126,82 @@ def plan_genes(
     """
     columns = _COLUMNS * 4 * n_cells * workers
     free = max(budget - columns, budget // 4)
-    share = wanted / max(1, n_genes)
-    kept = int(n_stored * share * _PIECE)
-    in_memory = not by_gene and kept <= free // 3
-    room = free - kept if in_memory else free
-    most = _MOST_VALUES if by_gene else max(_MOST_VALUES, n_stored // _MOST_BLOCKS)
-    block = _within(room // (workers * _TURNING), most)
-    if in_memory and 2 * wanted < n_genes:
-        block = min(block, _FILTERED_VALUES)
-    joining = _TURNING_AND_JOINING if by_gene else _JOINING
-    joined = _within(room // (workers * joining), most)
-    per_gene = max(1.0, n_stored / max(1, n_genes))
-    way: Way = "by gene" if by_gene else "in memory" if in_memory else "external"
+    together = n_genes if genes_together is None else genes_together
+    share = min(1.0, wanted * together / max(1, n_genes))
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
     genes = -(-wanted // (8 * threads))
-    if way != "external":
-        genes = max(1, min(int(joined / per_gene), genes))
-    taken = workers * max(block * _TURNING, joined * joining) + (kept if in_memory else 0)
+    work = _Work(n_stored, n_genes, wanted, genes, workers, free)
+    if genes_together == 1 or (genes_together is not None and work.fits(together)):
+        plan = _plan_by_gene(work, together)
+    else:
+        plan = _plan_by_cell(work, budget)
+    read = int(n_stored * share * value_bytes)
+    return replace(plan, read_bytes=read, peak_bytes=columns + plan.peak_bytes)
+
+
+class _Work(NamedTuple):
+    """What is to be done: sizes, genes that a task should take, and what memory there is."""
+
+    n_stored: int
+    n_genes: int
+    wanted: int
+    genes: int
+    workers: int
+    free: int
+
+    @property
+    def per_gene(self) -> float:
+        return max(1.0, self.n_stored / max(1, self.n_genes))
+
+    def fits(self, genes: int) -> bool:
+        return genes * self.per_gene * self.workers * _TURNING_AND_JOINING <= self.free
+
+
+def _plan_by_gene(work: _Work, together: int) -> Plan:
+    most = _within(work.free // (work.workers * _TURNING_AND_JOINING), _MOST_VALUES)
+    joined = most if together == 1 else max(most, int(together * work.per_gene))
+    # Whole chunks, or one would be read for two blocks.
+    genes = max(together, min(int(joined / work.per_gene), work.genes) // together * together)
     return Plan(
-        way,
-        block_values=max(1, int(genes * per_gene)) if by_gene else block,
-        genes_per_block=genes,
+        "by gene",
+        block_values=max(1, int(genes * work.per_gene)),
+        genes_per_block=min(genes, work.wanted),
         joined_values=joined,
-        read_bytes=int(n_stored * (share if by_gene else 1) * (itemsize + 4)),
-        scratch_bytes=kept if way == "external" else 0,
-        peak_bytes=columns + taken,
-        why=_REASONS[way].format(kept=format_bytes(kept), budget=format_bytes(budget)),
+        read_bytes=0,
+        scratch_bytes=0,
+        peak_bytes=work.workers * joined * _TURNING_AND_JOINING,
+        why=_BY_GENE if together == 1 else _BY_CHUNK.format(genes=counted(together, "gene")),
     )
 
 
-_REASONS: dict[Way, str] = {
-    "by gene": "the matrix is stored by gene",
-    "in memory": "the {kept} of the genes asked for fit the budget of {budget}",
-    "external": "the {kept} of the genes asked for do not fit the budget of {budget}",
-}
+def _plan_by_cell(work: _Work, budget: int) -> Plan:
+    kept = int(work.n_stored * work.wanted / max(1, work.n_genes) * _PIECE)
+    in_memory = kept <= work.free // 3
+    room = work.free - kept if in_memory else work.free
+    most = max(_MOST_VALUES, work.n_stored // _MOST_BLOCKS)
+    block = _within(room // (work.workers * _TURNING), most)
+    if in_memory and 2 * work.wanted < work.n_genes:
+        block = min(block, _FILTERED_VALUES)
+    joined = _within(room // (work.workers * _JOINING), most)
+    genes = max(1, min(int(joined / work.per_gene), work.genes)) if in_memory else work.genes
+    taken = work.workers * max(block * _TURNING, joined * _JOINING)
+    reason = _FIT if in_memory else _DO_NOT_FIT
+    return Plan(
+        "in memory" if in_memory else "external",
+        block_values=block,
+        genes_per_block=genes,
+        joined_values=joined,
+        read_bytes=0,
+        scratch_bytes=0 if in_memory else kept,
+        peak_bytes=taken + kept if in_memory else taken,
+        why=reason.format(kept=format_bytes(kept), budget=format_bytes(budget)),
+    )
+
+
+_BY_GENE = "the matrix is stored by gene"
+_BY_CHUNK = "the matrix is stored in chunks of {genes}, which fit the budget"
+_FIT = "the {kept} of the genes asked for fit the budget of {budget}"
+_DO_NOT_FIT = "the {kept} of the genes asked for do not fit the budget of {budget}"
 
 
 def plan_zeros(*, n_cells: int, wanted: int, workers: int) -> Plan:

@@ -113,8 +113,8 @@ class Expression(Protocol):
         """Number of stored values (nonzeros, or cells x genes when dense)."""
 
     @property
-    def by_gene(self) -> bool:
-        """Whether a gene can be read without the others."""
+    def genes_together(self) -> int | None:
+        """Genes that reading one of them reads; None where that is all of them."""
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns, one pass over the matrix."""

@@ -110,7 +110,7 @@ class Reads:
 
 
 _SIZES = (
-    ("readers.expression", "BLOCK_VALUES"),
+    ("readers.dense_expression", "BLOCK_VALUES"),
     ("readers.sparse_expression", "BLOCK_VALUES"),
     ("readers.stored", "EDGE_VALUES"),
     ("readers.in_memory", "EDGE_VALUES"),

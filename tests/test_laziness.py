@@ -24,6 +24,7 @@ import cellucid_lazy as cl
 from cellucid_lazy.outputs import category
 from cellucid_lazy.outputs.context import Room
 from tests import data, giant, oracle
+from tests.engine import stores
 from tests.helpers import Reads, graph_bytes, raise_if_dask_computes, small_blocks
 
 FORMS = {
@@ -413,6 +414,21 @@ def test_each_stored_chunk_is_read_once_from_zarr(
     cl.to_bytes(catalogue, wanted(catalogue))
     assert len(got) > 50
     assert sorted(got) == sorted(set(got))
+
+
+@pytest.mark.parametrize("chunks", [(300, 1), (70, 4), (300, 110)])
+@pytest.mark.parametrize("form", ["gzip", "v3 zstd"])
+def test_dense_chunks_without_a_gene_asked_for_are_not_read(chunks, form, tmp_path, monkeypatch):
+    matrix = np.arange(300 * 110, dtype=np.float32).reshape(300, 110)
+    catalogue = cl.outputs(stores.write(tmp_path / "a", matrix, form, chunks=chunks))
+    genes = (3, 4, 77)
+    with Reads(monkeypatch) as reads:
+        found = cl.to_bytes(catalogue, [f"var/g{gene}" for gene in genes])
+    assert list(found.values()) == [matrix[:, gene].tobytes() for gene in genes]
+    reads.assert_each_once("X")
+    width = chunks[1]
+    columns = {at for box in reads.of("X") for at in range(*box[1])}
+    assert columns == {at for at in range(110) if at // width in {g // width for g in genes}}
 
 
 # Graphs

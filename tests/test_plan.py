@@ -13,13 +13,13 @@ from cellucid_lazy.plan import machine_memory, memory_budget, plan_genes, plan_z
 
 MB, GB = 2**20, 2**30
 LEAST = 64 * 10**6
-ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000, "itemsize": 4}
+ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000, "value_bytes": 8}
 
 
 def planned(**changes):
     sizes = {
         **ATLAS,
-        "by_gene": False,
+        "genes_together": None,
         "wanted": 20_000,
         "budget": 512 * MB,
         "workers": 2,
@@ -37,8 +37,13 @@ def planned(**changes):
         ({"wanted": 1}, "in memory"),
         ({"budget": 8 * GB}, "in memory"),
         ({"budget": 64 * MB, "wanted": 2_000}, "external"),
-        ({"by_gene": True}, "by gene"),
-        ({"by_gene": True, "wanted": 1}, "by gene"),
+        ({"genes_together": 1}, "by gene"),
+        ({"genes_together": 1, "wanted": 1}, "by gene"),
+        ({"genes_together": 1, "n_stored": 10**12}, "by gene"),
+        ({"genes_together": 500}, "by gene"),
+        ({"genes_together": 2_000}, "external"),
+        ({"genes_together": 2_000, "wanted": 1}, "in memory"),
+        ({"genes_together": 2_000, "budget": 4 * GB}, "by gene"),
         ({"n_stored": 0}, "in memory"),
     ],
 )
@@ -50,20 +55,35 @@ def test_scratch_is_announced_when_it_is_used_and_only_then():
     assert planned().scratch_bytes == 196_000_000 * 6
     assert planned(wanted=10_000).scratch_bytes == 98_000_000 * 6
     assert planned(wanted=1).scratch_bytes == 0
-    assert planned(by_gene=True).scratch_bytes == 0
+    assert planned(genes_together=1).scratch_bytes == 0
+    assert planned(genes_together=500).scratch_bytes == 0
 
 
 def test_bytes_read_are_the_matrix_or_the_genes_asked_for():
     assert planned(wanted=1).read_bytes == 196_000_000 * 8
-    assert planned(by_gene=True, wanted=200).read_bytes == 1_960_000 * 8
+    assert planned(genes_together=1, wanted=200).read_bytes == 1_960_000 * 8
+    # A gene brings the others of its chunk along.
+    assert planned(genes_together=500, wanted=1).read_bytes == 4_900_000 * 8
+    assert planned(genes_together=500, wanted=200).read_bytes == 196_000_000 * 8
+    assert planned(genes_together=2_000, wanted=1).read_bytes == 19_600_000 * 8
+
+
+def test_blocks_are_whole_chunks_of_genes():
+    plan = planned(genes_together=30)
+    assert plan.way == "by gene"
+    assert plan.genes_per_block % 30 == 0
+    assert plan.block_values == plan.genes_per_block * 9_800
+    # One chunk does not fit the size that is usual, and does fit the budget.
+    wide = planned(genes_together=500)
+    assert wide.genes_per_block == 500
+    assert wide.joined_values == 4_900_000 > planning._MOST_VALUES
 
 
 SIZES = st.fixed_dictionaries(
     {
         "n_cells": st.integers(1, 10_000_000),
         "n_genes": st.integers(1, 60_000),
-        "itemsize": st.sampled_from([1, 2, 4, 8]),
-        "by_gene": st.booleans(),
+        "value_bytes": st.sampled_from([1, 2, 4, 8, 12]),
         "workers": st.integers(1, 32),
     }
 )
@@ -74,6 +94,7 @@ def cases(draw):
     sizes = draw(SIZES)
     most = sizes["n_cells"] * sizes["n_genes"]
     return sizes | {
+        "genes_together": draw(st.none() | st.just(1) | st.integers(1, sizes["n_genes"])),
         "n_stored": draw(st.integers(0, most)),
         "wanted": draw(st.integers(1, sizes["n_genes"])),
         "threads": sizes["workers"] * draw(st.integers(1, 8)),
@@ -95,10 +116,12 @@ def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budge
     assert plan.block_values >= 1
     assert min(plan.read_bytes, plan.scratch_bytes, plan.peak_bytes) >= 0
     most = max(planning._MOST_VALUES, sizes["n_stored"] // planning._MOST_BLOCKS)
+    if plan.way == "by gene" and sizes["genes_together"] > 1:
+        most = max(most, sizes["genes_together"] * max(1, sizes["n_stored"] / sizes["n_genes"]))
     assert planning._LEAST_VALUES <= plan.joined_values <= most
     # A block of genes, at their mean size, is no more than what was planned for.
     joined = plan.genes_per_block * sizes["n_stored"] / sizes["n_genes"]
-    assert plan.way == "external" or plan.genes_per_block == 1 or joined <= plan.joined_values
+    assert plan.way == "external" or plan.genes_per_block == 1 or int(joined) <= plan.joined_values
 
 
 @settings(max_examples=200, deadline=None)
@@ -115,7 +138,8 @@ def test_more_budget_is_never_more_scratch(sizes, small, more):
 @given(sizes=cases(), budget=st.integers(64 * MB, 64 * GB))
 def test_there_are_tasks_for_every_thread(sizes, budget):
     plan = plan_genes(**sizes, budget=budget)
-    assume(sizes["wanted"] >= 8 * sizes["threads"])
+    together = (sizes["genes_together"] or 1) if plan.way == "by gene" else 1
+    assume(sizes["wanted"] >= 8 * sizes["threads"] * together)
     tasks = -(-sizes["wanted"] // plan.genes_per_block)
     assert tasks >= 4 * sizes["threads"]
 
@@ -128,7 +152,7 @@ def test_the_largest_atlases_are_cut_into_few_blocks_where_the_budget_allows():
         assert atlas["n_stored"] / plan.block_values <= most
         assert plan.peak_bytes <= budget
     # Stored by gene, blocks have nothing to do with each other.
-    assert planned(**atlas, budget=16 * GB, by_gene=True).joined_values == planning._MOST_VALUES
+    assert planned(**atlas, budget=16 * GB, genes_together=1).joined_values == planning._MOST_VALUES
 
 
 def test_no_task_per_gene_in_an_atlas():
@@ -144,7 +168,9 @@ def test_explain_names_the_way_the_reason_and_the_sizes():
     assert "writes 1.10 GiB of scratch" in text
     assert "of memory" in text
     assert planned(wanted=1).explain().startswith("in memory: ")
-    assert planned(by_gene=True).explain().startswith("by gene: the matrix is stored by gene")
+    assert planned(genes_together=1).explain().startswith("by gene: the matrix is stored by gene")
+    chunked = planned(genes_together=500).explain()
+    assert chunked.startswith("by gene: the matrix is stored in chunks of 500 genes, which fit")
 
 
 def test_explain_knows_one_from_many():
@@ -152,7 +178,7 @@ def test_explain_knows_one_from_many():
     assert "; up to 1,250 genes or " in planned().explain()
     assert " values per task; " in planned().explain()
     assert " genes per task; " in planned(wanted=100).explain()
-    assert "in blocks of 1 value; " in planned(by_gene=True, n_stored=1, wanted=1).explain()
+    assert "in blocks of 1 value; " in planned(genes_together=1, n_stored=1, wanted=1).explain()
 
 
 def test_genes_without_a_matrix():

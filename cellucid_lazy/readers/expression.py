@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,9 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.source import (
-    ArrayReader,
     BlockRead,
     Expression,
     GeneGroup,
@@ -22,50 +20,55 @@ from cellucid_lazy.source import (
 )
 from cellucid_lazy.transforms.genes import by_chunk, gene_columns
 
-# Values of one block when nothing else decides.
-BLOCK_VALUES = 2**20
-
 Layout = Literal["csr", "csc", "dense"]
 
 
 @dataclass(frozen=True, eq=False)
-class BlockedExpression:
-    """A matrix whose genes are picked from lazy blocks.
+class LazyExpression:
+    """A matrix that is lazy already: genes are picked from its blocks.
 
     Attributes
     ----------
-    build
-        ``build(stored_values)`` gives the lazy matrix in blocks of about that many values.
+    matrix
+        Cells by genes.
     layout
-        How it is stored.
-    shape
-        Cells and genes.
-    dtype
-        Type of the stored values.
+        Of its blocks.
     n_stored
         Number of stored values.
     """
 
-    build: Callable[[int], da.Array]
+    matrix: da.Array
     layout: Layout
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
     n_stored: int
 
-    by_gene = False
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return int(self.matrix.shape[0]), int(self.matrix.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        dtype: np.dtype[Any] = self.matrix.dtype
+        return dtype
+
+    @property
+    def genes_together(self) -> int | None:
+        """Width of the widest block; None where blocks hold all genes."""
+        widths = self.matrix.chunks[1]
+        return int(max(widths)) if len(widths) > 1 else None
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns."""
-        return gene_columns(self.build(BLOCK_VALUES), genes)
+        return gene_columns(self.matrix, genes)
 
     def blocks(self, stored_values: int) -> MatrixBlocks:
-        """Blocks of about ``stored_values``, of whole rows or, if dense, of chunked genes."""
-        blocks = self.build(stored_values)
-        widths: tuple[int, ...] = (blocks.shape[1],)
-        if self.layout == "dense":
-            most = stored_values // max(1, *blocks.chunks[0])
-            widths = _joined(blocks.chunks[1], max(most, 1))
-        return MatrixBlocks(blocks.rechunk({1: widths}))
+        """The blocks as they are, dense ones joined to about ``stored_values``."""
+        if self.layout != "dense":
+            return MatrixBlocks(self.matrix)
+        most = stored_values // max(1, *self.matrix.chunks[0])
+        widths = _joined(self.matrix.chunks[1], max(most, 1))
+        return MatrixBlocks(self.matrix.rechunk({1: widths}))
 
     def gene_reads(
         self, genes: NDArray[np.intp], *, block_values: int, most_genes: int
@@ -101,32 +104,6 @@ def _joined(chunks: tuple[int, ...], most: int) -> tuple[int, ...]:
     return tuple(joined)
 
 
-def stored_dense(reader: ArrayReader) -> Expression:
-    """Describe a stored dense matrix as an expression matrix.
-
-    Blocks keep the stored chunks' columns where there are any, so that a gene reads only the
-    chunks it lies in.
-
-    Parameters
-    ----------
-    reader
-        The stored matrix, cells by genes.
-
-    Returns
-    -------
-    Expression
-        Dense.
-    """
-    n_cells, n_genes = reader.shape
-    chunk_rows, chunk_columns = reader.chunks or (1, n_genes)
-
-    def build(stored_values: int) -> da.Array:
-        rows = max(1, stored_values // max(1, n_genes)) // max(1, chunk_rows) * chunk_rows
-        return lazy_array(reader, chunks=(max(rows, chunk_rows), chunk_columns))
-
-    return BlockedExpression(build, "dense", (n_cells, n_genes), reader.dtype, n_cells * n_genes)
-
-
 def dask_expression(matrix: da.Array, *, n_stored: int | None = None) -> Expression:
     """Describe a dask matrix of the user's, blocks sparse or dense.
 
@@ -145,14 +122,7 @@ def dask_expression(matrix: da.Array, *, n_stored: int | None = None) -> Express
     layout: Layout = getattr(matrix._meta, "format", "dense")
     if layout not in ("csr", "csc"):
         layout = "dense"
-    shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-    return BlockedExpression(
-        lambda _values: matrix,
-        layout,
-        shape,
-        matrix.dtype,
-        n_stored or shape[0] * shape[1],
-    )
+    return LazyExpression(matrix, layout, n_stored or int(matrix.shape[0]) * int(matrix.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,9 +172,9 @@ class SubsetExpression:
         return columns if self.cells is None else columns[self.cells]
 
     @property
-    def by_gene(self) -> bool:
-        """Whether a gene can be read without the others."""
-        return self.base.by_gene
+    def genes_together(self) -> int | None:
+        """Genes that reading one of them reads."""
+        return self.base.genes_together
 
     def blocks(self, stored_values: int) -> MatrixBlocks:
         """Blocks of the whole, and what of them belongs to the subset."""

@@ -19,7 +19,8 @@ from cellucid_lazy.readers.dataset import (
     check_connectivities,
     check_expression,
 )
-from cellucid_lazy.readers.expression import dask_expression, stored_dense
+from cellucid_lazy.readers.dense_expression import StoredDense
+from cellucid_lazy.readers.expression import dask_expression
 from cellucid_lazy.readers.frame import frame_columns
 from cellucid_lazy.readers.lazy_array import element_of, element_of_dask
 from cellucid_lazy.readers.memory_array import MemoryArray
@@ -155,7 +156,7 @@ def matrix_expression(matrix: Any, token: str, place: str) -> Expression:
     real_numbers(values.dtype, place)
     if values.ndim != 2:
         raise DataError(f"{place}: has shape {values.shape}, but a matrix is needed")
-    return stored_dense(MemoryArray(values, token))
+    return StoredDense(MemoryArray(values, token))
 
 
 def sparse_in_memory(matrix: Any, token: str, place: str) -> SparseReader:

@@ -65,7 +65,7 @@ class StoredSparse:
 class StoredByCell(StoredSparse):
     """A CSR matrix: genes are picked from blocks of cells."""
 
-    by_gene = False
+    genes_together = None
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns."""
@@ -82,7 +82,7 @@ class StoredByCell(StoredSparse):
 class StoredByGene(StoredSparse):
     """A CSC matrix: a gene is one slice."""
 
-    by_gene = True
+    genes_together = 1
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns, each read as one slice."""

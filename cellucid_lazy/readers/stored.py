@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.expression import stored_dense
+from cellucid_lazy.readers.dense_expression import StoredDense
 from cellucid_lazy.readers.lazy_array import element_of
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
@@ -120,7 +120,7 @@ def expression(storage: Storage, node: Any) -> Expression:
     if storage.is_text(node) or len(node.shape) != 2:
         raise DataError(f"{place}: has shape {tuple(node.shape)} and type {node.dtype}, no matrix")
     real_numbers(np.dtype(node.dtype), place)
-    return stored_dense(storage.reader(node))
+    return StoredDense(storage.reader(node))
 
 
 def element(storage: Storage, node: Any) -> Element:

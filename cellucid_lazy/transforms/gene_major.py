@@ -91,8 +91,9 @@ def _columns_of(block: Any) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[
 def _stored_of(block: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
     by_gene = to_float32(np.ascontiguousarray(block.T))
     stored = (by_gene != 0) | np.signbit(by_gene)
-    genes, rows = np.nonzero(stored)
-    indptr = np.searchsorted(genes, np.arange(by_gene.shape[0] + 1))
+    rows = np.flatnonzero(stored)
+    rows %= max(1, by_gene.shape[1])
+    indptr = np.concatenate([[0], np.cumsum(np.count_nonzero(stored, axis=1))])
     return by_gene[stored], rows, indptr
 
 

@@ -116,7 +116,7 @@ def test_any_plan_on_any_storage(case, way, sizes, bits, level, data):
         positions = data.draw(st.lists(st.integers(0, matrix.shape[1] - 1), min_size=1, max_size=9))
         if data.draw(st.booleans()):
             positions = list(range(matrix.shape[1]))
-        plan = made_plan("by gene" if expression.by_gene else way, *sizes)
+        plan = made_plan("by gene" if expression.genes_together == 1 else way, *sizes)
         files, facts = run(expression, plan, positions=positions, bits=bits, level=level)
     for name, found in files.items():
         column = expected[:, int(name.split(":")[1])]
@@ -162,10 +162,13 @@ def test_every_storage_form_through_the_catalogue(fixed, form, tmp_path):
 def test_dense_chunks_of_any_shape(chunks, form, tmp_path):
     matrix = numbers(np.random.default_rng(4), 400 * 30, "f4", odd=True).reshape(400, 30)
     source = opened(tmp_path / "a", matrix, form, chunks=chunks)
-    for way in BUDGETS:
-        plan = made_plan(way, 500, 4)
-        files, _ = run(source.expression, plan, positions=range(30))
-        assert list(files.values()) == [column.tobytes() for column in matrix.T]
+    for way in (*BUDGETS, "by gene"):
+        for block_values in (1, 500, 10**6):
+            plan = made_plan(way, block_values, 4)
+            for positions in (range(30), [29, 3, 3, 17, 18]):
+                files, _ = run(source.expression, plan, positions=positions)
+                for place, gene in enumerate(positions):
+                    assert files[f"{place}:{gene}"] == matrix[:, gene].tobytes()
 
 
 def test_half_floats_in_a_sparse_matrix(tmp_path):
