@@ -112,7 +112,9 @@ def read_arguments() -> argparse.Namespace:
     names = [*(case.name for case in CASES), "growth"]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="small datasets; writes no page")
-    parser.add_argument("--runs", type=int, help="runs of each side (default 1 heavy, 3 quick)")
+    parser.add_argument(
+        "--runs", type=int, help="runs of each side (default: 3, and 1 of what takes minutes)"
+    )
     parser.add_argument("--data", type=Path, default=HERE / "data", help="where data are kept")
     page = ROOT / "docs" / "performance.md"
     parser.add_argument("--page", type=Path, default=page, help="the page to write")
