@@ -77,8 +77,9 @@ class StoredDense:
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns; reads the chunks that hold them."""
-        width = self._chunks[1]
-        chunks = (self._rows(BLOCK_VALUES, width), width)
+        # Blocks of memory are views, and cost nothing but their number.
+        width = self.shape[1] if self.reader.chunks is None else self._chunks[1]
+        chunks = (self._rows(BLOCK_VALUES, max(1, width)), width)
         return gene_columns(lazy_array(self.reader, chunks=chunks), genes)
 
     def blocks(self, stored_values: int) -> MatrixBlocks:
