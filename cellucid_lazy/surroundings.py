@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import dask
 import dask.threaded
 
-from cellucid_lazy.plan import local_workers, memory_budget
+from cellucid_lazy.budget import local_workers, memory_budget
 
 _THREADS = (None, "threads", "threading")
 
@@ -41,7 +41,7 @@ def look_around(budget: int | str | None) -> Surroundings:
     Parameters
     ----------
     budget
-        As `plan.memory_budget` takes it. On a cluster the default is a quarter of the smallest
+        As `budget.memory_budget` takes it. On a cluster the default is a quarter of the smallest
         worker's limit.
 
     Returns

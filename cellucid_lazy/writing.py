@@ -36,7 +36,7 @@ class Writing:
     target
         Where files go.
     budget
-        Memory budget, as `plan.memory_budget` takes it.
+        Memory budget, as `budget.memory_budget` takes it.
     scratch
         Folder for scratch.
     progress

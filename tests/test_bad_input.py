@@ -510,7 +510,7 @@ def test_a_scratch_folder_that_is_not_there(written, tmp_path):
     path = written(lambda adata: None, n_cells=400, n_genes=30)
     catalogue = cl.outputs(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellucid_lazy.plan._LEAST_BUDGET", 1)
+        patch.setattr("cellucid_lazy.budget._LEAST_BUDGET", 1)
         how = {"memory_budget": "20kB", "scratch": tmp_path / "nowhere"}
         export_refused(catalogue.source, tmp_path, cl.ExportError, tmp_path / "nowhere", **how)
 

@@ -118,7 +118,7 @@ def test_arrays(form, client, sources):
 @pytest.mark.parametrize("budget", ["1GB", "20kB"])
 def test_to_directory(budget, form, client, sources, tmp_path, monkeypatch):
     """In memory, and by way of scratch that both workers see."""
-    monkeypatch.setattr("cellucid_lazy.plan._LEAST_BUDGET", 1)
+    monkeypatch.setattr("cellucid_lazy.budget._LEAST_BUDGET", 1)
     catalogue = cl.outputs(sources[form], OPTIONS)
     assert cl.explain(catalogue, memory_budget=budget).startswith(
         "external" if budget == "20kB" else "in memory"

@@ -144,7 +144,7 @@ def test_output_arrays_hold_what_to_bytes_gives(matrix, expected_of_full, tmp_pa
 
 def test_each_way_of_reading_genes_gives_the_same(expected, tmp_path, monkeypatch):
     path = data.write_chunked(data.atlas(slim=True), tmp_path / "a.h5ad")
-    monkeypatch.setattr("cellucid_lazy.plan._LEAST_BUDGET", 1)
+    monkeypatch.setattr("cellucid_lazy.budget._LEAST_BUDGET", 1)
     catalogue = cl.outputs(path, LIVE)
     ways = set()
     for budget in ("20kB", "1GB"):
