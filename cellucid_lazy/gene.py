@@ -44,7 +44,10 @@ class Gene:
 
     def facts(self) -> Mapping[str, Callable[[], da.Array]]:
         """Tell what builds ``range``: minimum and maximum over finite values, not quantized."""
-        return {"range": lambda: finite_range(self._plain())}
+        return {"range": self._range}
+
+    def _range(self) -> da.Array:
+        return finite_range(self._plain())
 
     def _plain(self) -> da.Array:
         if self.expression is None:

@@ -68,13 +68,14 @@ def plan_pass(genes: Mapping[str, Gene], *, budget: int, workers: int, threads: 
     expression = first.expression
     if expression is None:
         return plan_zeros(n_cells=first.n_cells, wanted=len(genes), workers=workers)
-    n_cells, n_genes = expression.shape
+    n_cells, n_genes = expression.stored_shape
     return plan_genes(
         n_cells=n_cells,
         n_genes=n_genes,
         n_stored=expression.n_stored,
         value_bytes=expression.dtype.itemsize + (0 if expression.layout == "dense" else 4),
         genes_together=expression.genes_together,
+        only_by_gene=expression.layout == "csc" and expression.genes_together == 1,
         wanted=len(genes),
         budget=budget,
         workers=workers,

@@ -15,7 +15,7 @@ from cellucid_lazy.wording import counted
 _TURNING = 32
 # The same while a block of genes is joined: slices (6), put together (8), joined (8).
 _JOINING = 28
-# Where a matrix is stored by gene one task does both, but a piece is joined as it is.
+# Where a matrix is read by gene a piece waits for its genes to be written, and is joined as it is.
 _TURNING_AND_JOINING = 40
 # Values and short rows of a piece.
 _PIECE = 6
@@ -89,6 +89,7 @@ def plan_genes(
     n_stored: int,
     value_bytes: int,
     genes_together: int | None,
+    only_by_gene: bool,
     wanted: int,
     budget: int,
     workers: int,
@@ -104,6 +105,8 @@ def plan_genes(
         Bytes of a stored value, with its index where it has one.
     genes_together
         Genes that reading one of them reads; None where that is all of them.
+    only_by_gene
+        Whether there is no other way to read them, as in CSC.
     wanted
         Number of genes asked for.
     budget
@@ -125,10 +128,11 @@ def plan_genes(
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
     genes = -(-wanted // (8 * threads))
     work = _Work(n_stored, n_genes, wanted, genes, workers, free)
-    if genes_together == 1 or (genes_together is not None and work.fits(together)):
-        plan = _plan_by_gene(work, together)
-    else:
-        plan = _plan_by_cell(work, budget)
+    by_cell = _plan_by_cell(work, budget)
+    # Of few stripes of genes there are too few tasks; blocks of cells are as good if they fit.
+    good = by_cell.way == "external" or wanted // together >= 4 * threads
+    by_gene = only_by_gene or (genes_together is not None and good and work.fits(together))
+    plan = _plan_by_gene(work, together) if by_gene else by_cell
     read = int(n_stored * share * value_bytes)
     return replace(plan, read_bytes=read, peak_bytes=columns + plan.peak_bytes)
 
@@ -153,18 +157,19 @@ class _Work(NamedTuple):
 
 def _plan_by_gene(work: _Work, together: int) -> Plan:
     most = _within(work.free // (work.workers * _TURNING_AND_JOINING), _MOST_VALUES)
-    joined = most if together == 1 else max(most, int(together * work.per_gene))
-    # Whole chunks, or one would be read for two blocks.
-    genes = max(together, min(int(joined / work.per_gene), work.genes) // together * together)
+    joined = max(most, int(together * work.per_gene)) if work.fits(together) else most
+    genes = max(1, min(int(joined / work.per_gene), work.genes))
+    # Whole stripes, or one would be read for two blocks; several tasks may write one of them.
+    stripes = max(1, genes // together)
     return Plan(
         "by gene",
-        block_values=max(1, int(genes * work.per_gene)),
-        genes_per_block=min(genes, work.wanted),
+        block_values=max(1, int(stripes * together * work.per_gene)),
+        genes_per_block=genes,
         joined_values=joined,
         read_bytes=0,
         scratch_bytes=0,
         peak_bytes=work.workers * joined * _TURNING_AND_JOINING,
-        why=_BY_GENE if together == 1 else _BY_CHUNK.format(genes=counted(together, "gene")),
+        why=_BY_GENE if together == 1 else _TOGETHER.format(genes=counted(together, "gene")),
     )
 
 
@@ -193,7 +198,7 @@ def _plan_by_cell(work: _Work, budget: int) -> Plan:
 
 
 _BY_GENE = "the matrix is stored by gene"
-_BY_CHUNK = "the matrix is stored in chunks of {genes}, which fit the budget"
+_TOGETHER = "{genes} at a time can be read for all cells within the budget"
 _FIT = "the {kept} of the genes asked for fit the budget of {budget}"
 _DO_NOT_FIT = "the {kept} of the genes asked for do not fit the budget of {budget}"
 

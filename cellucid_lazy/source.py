@@ -101,6 +101,10 @@ class Expression(Protocol):
         """Number of cells and of genes."""
 
     @property
+    def stored_shape(self) -> tuple[int, int]:
+        """The same of the matrix as it is stored, of which this may be a subset."""
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
 
@@ -110,7 +114,7 @@ class Expression(Protocol):
 
     @property
     def n_stored(self) -> int:
-        """Number of stored values (nonzeros, or cells x genes when dense)."""
+        """Number of stored values (nonzeros, or cells x genes when dense), all that are stored."""
 
     @property
     def genes_together(self) -> int | None:
@@ -139,7 +143,7 @@ class MatrixBlocks:
     Attributes
     ----------
     blocks
-        2-D lazy array whose blocks are CSR, CSC or dense; sparse ones are cut along one axis only.
+        2-D lazy array whose blocks are CSR, CSC or dense.
     cells, genes
         Positions of the dataset's cells and genes in ``blocks``; None when they are the same.
     """

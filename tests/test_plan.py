@@ -11,12 +11,14 @@ from cellucid_lazy.plan import plan_genes, plan_zeros
 
 MB, GB = 2**20, 2**30
 ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000, "value_bytes": 8}
+CSC = {"genes_together": 1, "only_by_gene": True}
 
 
 def planned(**changes):
     sizes = {
         **ATLAS,
         "genes_together": None,
+        "only_by_gene": False,
         "wanted": 20_000,
         "budget": 512 * MB,
         "workers": 2,
@@ -35,12 +37,16 @@ def planned(**changes):
         ({"budget": 8 * GB}, "in memory"),
         ({"budget": 64 * MB, "wanted": 2_000}, "external"),
         ({"genes_together": 1}, "by gene"),
-        ({"genes_together": 1, "wanted": 1}, "by gene"),
-        ({"genes_together": 1, "n_stored": 10**12}, "by gene"),
+        ({**CSC, "wanted": 1}, "by gene"),
+        ({**CSC, "n_stored": 10**12}, "by gene"),
+        ({"genes_together": 1, "n_stored": 10**12}, "external"),
+        ({"genes_together": 1, "wanted": 1}, "in memory"),
         ({"genes_together": 500}, "by gene"),
         ({"genes_together": 2_000}, "external"),
         ({"genes_together": 2_000, "wanted": 1}, "in memory"),
         ({"genes_together": 2_000, "budget": 4 * GB}, "by gene"),
+        # There would be ten tasks for 32 threads.
+        ({"genes_together": 2_000, "budget": 4 * GB, "threads": 32}, "in memory"),
         ({"n_stored": 0}, "in memory"),
     ],
 )
@@ -68,12 +74,13 @@ def test_bytes_read_are_the_matrix_or_the_genes_asked_for():
 def test_blocks_are_whole_chunks_of_genes():
     plan = planned(genes_together=30)
     assert plan.way == "by gene"
-    assert plan.genes_per_block % 30 == 0
-    assert plan.block_values == plan.genes_per_block * 9_800
+    assert plan.block_values % (30 * 9_800) == 0
+    assert 0 < plan.block_values <= plan.joined_values
     # One chunk does not fit the size that is usual, and does fit the budget.
     wide = planned(genes_together=500)
-    assert wide.genes_per_block == 500
-    assert wide.joined_values == 4_900_000 > planning._MOST_VALUES
+    assert wide.block_values == wide.joined_values == 4_900_000 > planning._MOST_VALUES
+    # Few genes are still written by several tasks.
+    assert planned(genes_together=30, wanted=600).genes_per_block == 38
 
 
 SIZES = st.fixed_dictionaries(
@@ -90,8 +97,10 @@ SIZES = st.fixed_dictionaries(
 def cases(draw):
     sizes = draw(SIZES)
     most = sizes["n_cells"] * sizes["n_genes"]
+    together = draw(st.none() | st.just(1) | st.integers(1, sizes["n_genes"]))
     return sizes | {
-        "genes_together": draw(st.none() | st.just(1) | st.integers(1, sizes["n_genes"])),
+        "genes_together": together,
+        "only_by_gene": together == 1 and draw(st.booleans()),
         "n_stored": draw(st.integers(0, most)),
         "wanted": draw(st.integers(1, sizes["n_genes"])),
         "threads": sizes["workers"] * draw(st.integers(1, 8)),
@@ -113,7 +122,8 @@ def test_the_budget_holds_where_columns_and_least_blocks_leave_room(sizes, budge
     assert plan.block_values >= 1
     assert min(plan.read_bytes, plan.scratch_bytes, plan.peak_bytes) >= 0
     most = max(planning._MOST_VALUES, sizes["n_stored"] // planning._MOST_BLOCKS)
-    if plan.way == "by gene" and sizes["genes_together"] > 1:
+    if plan.way == "by gene":
+        assert plan.block_values <= plan.joined_values or plan.genes_per_block == 1
         most = max(most, sizes["genes_together"] * max(1, sizes["n_stored"] / sizes["n_genes"]))
     assert planning._LEAST_VALUES <= plan.joined_values <= most
     # A block of genes, at their mean size, is no more than what was planned for.
@@ -135,8 +145,7 @@ def test_more_budget_is_never_more_scratch(sizes, small, more):
 @given(sizes=cases(), budget=st.integers(64 * MB, 64 * GB))
 def test_there_are_tasks_for_every_thread(sizes, budget):
     plan = plan_genes(**sizes, budget=budget)
-    together = (sizes["genes_together"] or 1) if plan.way == "by gene" else 1
-    assume(sizes["wanted"] >= 8 * sizes["threads"] * together)
+    assume(sizes["wanted"] >= 8 * sizes["threads"])
     tasks = -(-sizes["wanted"] // plan.genes_per_block)
     assert tasks >= 4 * sizes["threads"]
 
@@ -149,7 +158,7 @@ def test_the_largest_atlases_are_cut_into_few_blocks_where_the_budget_allows():
         assert atlas["n_stored"] / plan.block_values <= most
         assert plan.peak_bytes <= budget
     # Stored by gene, blocks have nothing to do with each other.
-    assert planned(**atlas, budget=16 * GB, genes_together=1).joined_values == planning._MOST_VALUES
+    assert planned(**atlas, budget=16 * GB, **CSC).joined_values == planning._MOST_VALUES
 
 
 def test_no_task_per_gene_in_an_atlas():
@@ -165,9 +174,9 @@ def test_explain_names_the_way_the_reason_and_the_sizes():
     assert "writes 1.10 GiB of scratch" in text
     assert "of memory" in text
     assert planned(wanted=1).explain().startswith("in memory: ")
-    assert planned(genes_together=1).explain().startswith("by gene: the matrix is stored by gene")
+    assert planned(**CSC).explain().startswith("by gene: the matrix is stored by gene")
     chunked = planned(genes_together=500).explain()
-    assert chunked.startswith("by gene: the matrix is stored in chunks of 500 genes, which fit")
+    assert chunked.startswith("by gene: 500 genes at a time can be read for all cells within")
 
 
 def test_explain_knows_one_from_many():
@@ -175,7 +184,7 @@ def test_explain_knows_one_from_many():
     assert "; up to 1,250 genes or " in planned().explain()
     assert " values per task; " in planned().explain()
     assert " genes per task; " in planned(wanted=100).explain()
-    assert "in blocks of 1 value; " in planned(genes_together=1, n_stored=1, wanted=1).explain()
+    assert "in blocks of 1 value; " in planned(**CSC, n_stored=1, wanted=1).explain()
 
 
 def test_genes_without_a_matrix():

@@ -1,4 +1,4 @@
-"""Stored dense expression matrices: chunks are read whole, and only those that hold a gene."""
+"""Dense expression matrices: of stored chunks only those that hold a gene are read."""
 
 from __future__ import annotations
 
@@ -55,53 +55,58 @@ class StoredDense:
         return self.shape[0] * self.shape[1]
 
     @property
-    def genes_together(self) -> int | None:
-        """Width of a chunk; None where a chunk holds all genes."""
-        width = self._chunks[1]
-        return width if width < self.shape[1] else None
+    def stored_shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.shape
 
     @property
-    def _chunks(self) -> tuple[int, int]:
-        """What is read together: rows and genes."""
-        if self.reader.chunks is not None:
-            rows, width = self.reader.chunks
-            return max(1, rows), max(1, width)
-        every = max(1, self.shape[1])
-        return 1, min(MEMORY_GENES, every) if isinstance(self.reader, MemoryArray) else every
+    def genes_together(self) -> int | None:
+        """Width of a stripe; None where it holds all genes."""
+        return self._stripe if self._stripe < self.shape[1] else None
+
+    @property
+    def _stripe(self) -> int:
+        """Genes that are read together."""
+        in_memory = isinstance(self.reader, MemoryArray)
+        return min(MEMORY_GENES, self._chunk[1]) if in_memory else self._chunk[1]
+
+    @property
+    def _chunk(self) -> tuple[int, int]:
+        """Rows and genes of a stored chunk."""
+        rows, width = self.reader.chunks or (1, self.shape[1])
+        return max(1, rows), max(1, width)
 
     def _rows(self, values: int, width: int) -> int:
-        """Rows of a block so wide that holds about so many values: whole chunks."""
-        chunk_rows = self._chunks[0]
-        rows = values // width // chunk_rows * chunk_rows
-        return max(1, min(max(rows, chunk_rows), self.shape[0]))
+        """Rows of a block so wide that holds about so many values: all, or whole chunks."""
+        n_cells, chunk_rows = max(1, self.shape[0]), self._chunk[0]
+        rows = values // width
+        if rows >= n_cells:
+            return n_cells
+        return min(max(rows // chunk_rows, 1) * chunk_rows, n_cells)
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns; reads the chunks that hold them."""
-        # Blocks of memory are views, and cost nothing but their number.
-        width = self.shape[1] if self.reader.chunks is None else self._chunks[1]
-        chunks = (self._rows(BLOCK_VALUES, max(1, width)), width)
+        width = self._chunk[1]
+        chunks = (self._rows(BLOCK_VALUES, width), width)
         return gene_columns(lazy_array(self.reader, chunks=chunks), genes)
 
     def blocks(self, stored_values: int) -> MatrixBlocks:
-        """Blocks of about ``stored_values``, of whole chunks."""
-        rows, stripes = self._block(stored_values)
-        return MatrixBlocks(lazy_array(self.reader, chunks=(rows, stripes * self._chunks[1])))
-
-    def _block(self, values: int) -> tuple[int, int]:
-        """Rows, and stripes of genes as wide as a chunk, of a block of about so many values.
-
-        As many rows as there are, for then a block is all there is of its genes.
-        """
-        width = self._chunks[1]
-        rows = self._rows(values, width)
-        return rows, max(1, values // (rows * width))
+        """Blocks of about ``stored_values``: whole rows where chunks are low enough for that."""
+        width = self._chunk[1]
+        rows = self._rows(stored_values, max(1, self.shape[1]))
+        width *= max(1, stored_values // (rows * width))
+        return MatrixBlocks(lazy_array(self.reader, chunks=(rows, width)))
 
     def gene_reads(
         self, genes: NDArray[np.intp], *, block_values: int, most_genes: int
     ) -> GeneReads:
-        """A group for each run of the stripes that hold one of the genes."""
+        """A group for each run of the stripes that hold one of the genes.
+
+        A block has all rows where it can, for then it is all there is of its genes.
+        """
         del most_genes  # a block may hold them all
-        rows, most = self._block(block_values)
+        rows = self._rows(block_values, self._stripe)
+        most = max(1, block_values // (rows * self._stripe))
         name = f"matrix-{uuid.uuid4().hex}"
         cuts = [*range(0, self.shape[0], rows), self.shape[0]]
         groups = []
@@ -119,7 +124,7 @@ class StoredDense:
 
         Yields which genes these are, their columns in what is read, and what is read.
         """
-        width, n_genes = self._chunks[1], self.shape[1]
+        width, n_genes = self._stripe, self.shape[1]
         stripes, place = np.unique(genes // width, return_inverse=True)
         for begin in range(0, len(stripes), most):
             run = stripes[begin : begin + most]

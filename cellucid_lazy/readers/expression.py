@@ -1,4 +1,4 @@
-"""Expression matrices that are cut into blocks of a grid, and subsets of any expression matrix."""
+"""Expression matrices that are lazy already, and subsets of any expression matrix."""
 
 from __future__ import annotations
 
@@ -54,9 +54,14 @@ class LazyExpression:
 
     @property
     def genes_together(self) -> int | None:
-        """Width of the widest block; None where blocks hold all genes."""
-        widths = self.matrix.chunks[1]
-        return int(max(widths)) if len(widths) > 1 else None
+        """Width of the widest block, where blocks hold all cells of some genes."""
+        rows, widths = self.matrix.chunks
+        return int(max(widths)) if len(rows) == 1 and len(widths) > 1 else None
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.shape
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns."""
@@ -173,8 +178,13 @@ class SubsetExpression:
 
     @property
     def genes_together(self) -> int | None:
-        """Genes that reading one of them reads."""
+        """Genes of the whole that reading one of them reads."""
         return self.base.genes_together
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Cells and genes of the whole."""
+        return self.base.stored_shape
 
     def blocks(self, stored_values: int) -> MatrixBlocks:
         """Blocks of the whole, and what of them belongs to the subset."""

@@ -43,6 +43,11 @@ class StoredSparse:
         return self.reader.shape
 
     @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.reader.shape
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
         return self.reader.dtype

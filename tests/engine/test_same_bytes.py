@@ -93,7 +93,7 @@ def stored(draw):
 @settings(max_examples=60, deadline=None)
 @given(
     case=stored(),
-    way=st.sampled_from(["external", "in memory"]),
+    way=st.sampled_from(["external", "in memory", "by gene"]),
     sizes=st.tuples(st.integers(1, 300), st.integers(1, 15), st.integers(1, 300)),
     bits=st.sampled_from([None, 8, 16]),
     level=st.sampled_from([None, 1, 6, 9]),
@@ -116,7 +116,8 @@ def test_any_plan_on_any_storage(case, way, sizes, bits, level, data):
         positions = data.draw(st.lists(st.integers(0, matrix.shape[1] - 1), min_size=1, max_size=9))
         if data.draw(st.booleans()):
             positions = list(range(matrix.shape[1]))
-        plan = made_plan("by gene" if expression.genes_together == 1 else way, *sizes)
+        by_gene = expression.layout == "csc"
+        plan = made_plan("by gene" if by_gene else way, *sizes)
         files, facts = run(expression, plan, positions=positions, bits=bits, level=level)
     for name, found in files.items():
         column = expected[:, int(name.split(":")[1])]
