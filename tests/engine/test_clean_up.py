@@ -184,6 +184,8 @@ CHILD = """
 
     out, scratch, slow, limit, way, earlier = sys.argv[1:]
     warnings.simplefilter("ignore")
+    # Tests that run in the background ignore interrupts, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def block(_, block_info=None):
         (start, stop), _ = block_info[0]["array-location"]
