@@ -1,8 +1,9 @@
 """Choosing how a file is deflated: by its level, and by what a stretch of it comes to.
 
 zlib, python-isal and zlib-ng have one interface, but their levels are not comparable and neither is
-what suits them. So a level is a tier of encoders, and each tier holds the one before it. A stretch
-of the file tells which encoders come near the smallest; from level 2 on all of these are run.
+what suits them. So levels are tiers of encoders. A stretch of the file tells which of a tier's come
+near the smallest; from level 2 on all of these are run, with all that the tiers below chose. So a
+higher level is never larger, though a file may not be all like its stretch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 Octets = np.ndarray[Any, np.dtype[np.uint8]]
-Trial = Callable[["Encoder"], bytes]
+Trial = Callable[["Encoder", int], int]
 
 
 class Encoder(NamedTuple):
@@ -69,7 +70,7 @@ UTMOST = Encoder(zlib_ng, 9)
 
 
 class Tier(NamedTuple):
-    """What a level may use.
+    """What some levels may use.
 
     Attributes
     ----------
@@ -77,34 +78,44 @@ class Tier(NamedTuple):
         The fastest first.
     slack
         Those whose stretch is at most this many times the smallest are near it. Stretches differ,
-        so that what costs little is run in doubt, and keeps a level as small as the one below.
+        so what costs little is run in doubt.
     slow_slack
         The same for those that are not ``CHEAP``.
     patience
         What ``PATIENT``, the slowest by far, must gain on the others to be one of them.
+    one
+        Whether only the fastest of those near the smallest is run.
     """
 
     encoders: tuple[Encoder, ...]
     slack: float
     slow_slack: float
     patience: float
+    one: bool = False
 
 
 _LOW = (FAST, RUNS, QUICK, STEADY)
 _HIGH = (*_LOW, THOROUGH)
-LEVELS: dict[int, Tier] = {
-    1: Tier(_LOW, 1.06, 1.06, 1.15),
-    **dict.fromkeys((2, 3, 4, 5), Tier(_LOW, 1.02, 1.005, 1.15)),
-    **dict.fromkeys((6, 7, 8), Tier(_HIGH, 1.02, 1.005, 1.005)),
-    9: Tier((*_HIGH, UTMOST), 1.1, 1.1, 1.005),
+_TIERS = (
+    Tier(_LOW, 1.06, 1.06, 1.15, one=True),
+    Tier(_LOW, 1.02, 1.005, 1.15),
+    Tier(_HIGH, 1.02, 1.005, 1.005),
+    Tier((*_HIGH, UTMOST), 1.1, 1.1, 1.005),
+)
+# Each level's tier, after those below it.
+LEVELS: dict[int, tuple[Tier, ...]] = {
+    1: _TIERS[:1],
+    **dict.fromkeys((2, 3, 4, 5), _TIERS[:2]),
+    **dict.fromkeys((6, 7, 8), _TIERS[:3]),
+    9: _TIERS,
 }
 CHEAP = (FAST, RUNS, QUICK)
 # Where values do not repeat these two only cost time.
 SEEKING = (QUICK, STEADY)
 # Values repeat where more than this share of the 16-bit words that are not zero equal the next but
-# one. Of the genes above no normalized one does, of float32 or 8 or 16 bits; all counts and their
-# logarithms do, but for the densest of 8 bits, which FAST deflates well.
-REPEATING = 1 / 8
+# one. Of the genes above all counts do, and their logarithms; normalized ones do not, of float32 or
+# 8 or 16 bits, but for few of those in which there is little to see.
+REPEATING = 1 / 24
 # Below this share of bytes that are not zero RUNS is as fast as FAST, and FAST falls behind.
 RUNS_SHARE = 1 / 30
 # Below this share PATIENT gains next to nothing: a third of a percent at most.
@@ -124,7 +135,7 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
     octets
         Shape (nbytes,).
     level
-        1 to 9; a higher one is not larger, as far as a stretch tells.
+        1 to 9; a higher one is never larger.
     flush
         ``Z_FINISH`` or ``Z_SYNC_FLUSH``.
 
@@ -141,19 +152,9 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
     if level not in LEVELS:
         raise ValueError(f"gzip level {level!r}: expected 1 to 9")
     sight = _look(octets)
-    if level == 1 and not sight.repeats:
-        return (RUNS if sight.share < RUNS_SHARE else FAST).run(octets, flush)
-    length = int(STRETCH_NONZERO / sight.share) if sight.share else octets.nbytes
-    length = max(STRETCH_BYTES, length)
-    while 2 * length <= octets.nbytes:
-        start = min(max(0, sight.middle - length // 2), octets.nbytes - length) // 8 * 8
-        trial = _trial(octets[start : start + length], octets[max(0, start - WINDOW_BYTES) : start])
-        chosen = _choose(level, sight, trial)
-        if len(trial(chosen[0])) >= STRETCH_DEFLATED:
-            return min((one.run(octets, flush) for one in chosen), key=len)
-        length *= 4
-    every = [*_tried(level, sight), *([PATIENT] if sight.share >= DENSE_SHARE else [])]
-    return min((one.run(octets, flush) for one in every), key=len)
+    trial = _trials(octets, sight)
+    chosen = (one for tier in LEVELS[level] for one in _choose(tier, sight, octets.nbytes, trial))
+    return min((one.run(octets, flush) for one in dict.fromkeys(chosen)), key=len)
 
 
 class _Sight(NamedTuple):
@@ -197,27 +198,40 @@ def _see(seen: np.ndarray[Any, np.dtype[np.uint64]], every: int, least: int = 32
     )
 
 
-def _trial(octets: Octets, before: Octets) -> Trial:
-    return cache(lambda encoder: encoder.run(octets, zlib.Z_FINISH, before))
+def _trials(octets: Octets, sight: _Sight) -> Trial:
+    """Tell, once each, how many bytes an encoder makes of a stretch of some length."""
+
+    @cache
+    def trial(encoder: Encoder, length: int) -> int:
+        start = min(max(0, sight.middle - length // 2), octets.nbytes - length) // 8 * 8
+        # What came before may be referred to; runs refer to nothing.
+        before = None if encoder is RUNS else octets[max(0, start - WINDOW_BYTES) : start]
+        return len(encoder.run(octets[start : start + length], zlib.Z_FINISH, before))
+
+    return trial
 
 
-def _tried(level: int, sight: _Sight) -> list[Encoder]:
-    return [one for one in LEVELS[level].encoders if sight.repeats or one not in SEEKING]
+def _choose(tier: Tier, sight: _Sight, n_bytes: int, trial: Trial) -> list[Encoder]:
+    """Choose a tier's encoders by what they make of a stretch; of a short file, all."""
+    if tier.one and not sight.repeats:
+        return [RUNS if sight.share < RUNS_SHARE else FAST]
+    tried = [one for one in tier.encoders if sight.repeats or one not in SEEKING]
+    length = int(STRETCH_NONZERO / sight.share) if sight.share else n_bytes
+    length = max(STRETCH_BYTES, length)
+    while 2 * length <= n_bytes:
+        sizes = {one: trial(one, length) for one in tried}
+        near = _near(tier, sizes, min(sizes.values()))
+        if near != [RUNS] and sight.share >= DENSE_SHARE:
+            patient = trial(PATIENT, length)
+            if patient * tier.patience < min(sizes.values()):
+                near = [*_near(tier, sizes, patient), PATIENT]
+        if trial(near[0], length) >= STRETCH_DEFLATED:
+            return near[:1] if tier.one else near
+        length *= 4
+    return [*tried, *([PATIENT] if sight.share >= DENSE_SHARE else [])]
 
 
-def _choose(level: int, sight: _Sight, trial: Trial) -> list[Encoder]:
-    """Choose the encoders to run on a file by what they make of a stretch of it."""
-    tier, tried = LEVELS[level], _tried(level, sight)
-    smallest = min(len(trial(one)) for one in tried)
-    near = _near(tier, tried, smallest, trial)
-    if near != [RUNS] and sight.share >= DENSE_SHARE:
-        patient = len(trial(PATIENT))
-        if patient * tier.patience < smallest:
-            near = [*_near(tier, near, patient, trial), PATIENT]
-    return near[:1] if level == 1 else near
-
-
-def _near(tier: Tier, tried: list[Encoder], smallest: int, trial: Trial) -> list[Encoder]:
-    slacks = (tier.slack if one in CHEAP else tier.slow_slack for one in tried)
-    pairs = zip(tried, slacks, strict=True)
-    return [one for one, slack in pairs if len(trial(one)) <= smallest * slack]
+def _near(tier: Tier, sizes: dict[Encoder, int], smallest: int) -> list[Encoder]:
+    """Return those near the smallest, the fastest first."""
+    slacks = {one: tier.slack if one in CHEAP else tier.slow_slack for one in sizes}
+    return [one for one in sizes if sizes[one] <= smallest * slacks[one]]
