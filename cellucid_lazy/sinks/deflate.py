@@ -1,9 +1,9 @@
-"""Choosing how a file is deflated: by its level, and by what a stretch of it comes to.
+"""Choosing how a file is deflated: by its level, and by what a sample of it comes to.
 
 zlib, python-isal and zlib-ng have one interface, but their levels are not comparable and neither is
-what suits them. So levels are tiers of encoders. A stretch of the file tells which of a tier's come
+what suits them. So levels are tiers of encoders. A sample of the file tells which of a tier's come
 near the smallest; from level 2 on all of these are run, with all that the tiers below chose. So a
-higher level is never larger, though a file may not be all like its stretch.
+higher level is never larger, though a file may not be all like its sample.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ FAST = Encoder(isal_zlib, 1, 8)
 RUNS = Encoder(zlib_ng, 6, strategy=zlib.Z_RLE)
 QUICK = Encoder(zlib_ng, 2)
 STEADY = Encoder(zlib_ng, 5)
-THOROUGH = Encoder(zlib_ng, 6)
+THOROUGH = Encoder(zlib_ng, 6, 8)
 PATIENT = Encoder(zlib, 6, 8)
 UTMOST = Encoder(zlib_ng, 9)
 
@@ -77,8 +77,8 @@ class Tier(NamedTuple):
     encoders
         The fastest first.
     slack
-        Those whose stretch is at most this many times the smallest are near it. Stretches differ,
-        so what costs little is run in doubt.
+        Those whose sample is at most this many times the smallest are near it. Samples differ, so
+        what costs little is run in doubt.
     slow_slack
         The same for those that are not ``CHEAP``.
     patience
@@ -122,8 +122,10 @@ RUNS_SHARE = 1 / 30
 DENSE_SHARE = 1 / 10
 
 GLANCES, GLANCE_EIGHTS = 32, 64
-# A stretch for trial holds about so many bytes that are not zero, and deflates to so many.
-STRETCH_BYTES, STRETCH_NONZERO, STRETCH_DEFLATED = 16_384, 512, 512
+# A sample holds about so many bytes that are not zero, and deflates to so many.
+SAMPLE_BYTES, SAMPLE_NONZERO, SAMPLE_DEFLATED = 16_384, 512, 512
+# It is taken from so many places, for cells are often in the order of their type or batch.
+PIECES = 4
 WINDOW_BYTES = 32_768
 
 
@@ -160,12 +162,12 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
 class _Sight(NamedTuple):
     """What a file looks like.
 
-    ``share`` of its bytes are not zero, half of them before ``middle``; ``repeats`` says whether
-    its values do.
+    ``share`` of its bytes are not zero, as many of them before, between and after ``places``;
+    ``repeats`` says whether its values do.
     """
 
     share: float
-    middle: int
+    places: list[int]
     repeats: bool
 
 
@@ -178,7 +180,7 @@ def _look(octets: Octets) -> _Sight:
         sight = _see(seen, every)
         if sight is not None:
             return sight
-    return _see(eights[None], 0, 1) or _Sight(0.0, 0, False)
+    return _see(eights[None], 0, 1) or _Sight(0.0, [0] * PIECES, False)
 
 
 def _see(seen: np.ndarray[Any, np.dtype[np.uint64]], every: int, least: int = 32) -> _Sight | None:
@@ -189,35 +191,46 @@ def _see(seen: np.ndarray[Any, np.dtype[np.uint64]], every: int, least: int = 32
     words = words[words != 0]
     if len(words) < least:
         return None
-    row, column = divmod(int(places[len(places) // 2]), seen.shape[1])
+    shares = np.arange(1, 2 * PIECES, 2) / (2 * PIECES)
+    rows, columns = np.divmod(places[(len(places) * shares).astype(int)], seen.shape[1])
     same = int(np.count_nonzero(words[2:] == words[:-2]))
     return _Sight(
         np.count_nonzero(words.view(np.uint8)) / flat.nbytes,
-        8 * (row * every + column),
+        (8 * (rows * every + columns)).tolist(),
         same > REPEATING * (len(words) - 2),
     )
 
 
 def _trials(octets: Octets, sight: _Sight) -> Trial:
-    """Tell, once each, how many bytes an encoder makes of a stretch of some length."""
+    """Tell, once each, how many bytes an encoder makes of a sample of some length."""
 
     @cache
     def trial(encoder: Encoder, length: int) -> int:
-        start = min(max(0, sight.middle - length // 2), octets.nbytes - length) // 8 * 8
-        # What came before may be referred to; runs refer to nothing.
-        before = None if encoder is RUNS else octets[max(0, start - WINDOW_BYTES) : start]
-        return len(encoder.run(octets[start : start + length], zlib.Z_FINISH, before))
+        sample, before = _sample(octets, sight, length)
+        # Runs refer to nothing that came before.
+        return len(encoder.run(sample, zlib.Z_FINISH, None if encoder is RUNS else before))
 
     return trial
 
 
+def _sample(octets: Octets, sight: _Sight, length: int) -> tuple[Octets, Octets]:
+    """Join pieces around what is not zero; also return what came before the first of them."""
+    size, end = length // (8 * PIECES) * 8, 0
+    starts: list[int] = []
+    for left, place in zip(range(PIECES, 0, -1), sight.places, strict=True):
+        starts.append(min(max(end, place - size // 2), octets.nbytes - left * size) // 8 * 8)
+        end = starts[-1] + size
+    sample = np.concatenate([octets[start : start + size] for start in starts])
+    return sample, octets[max(0, starts[0] - WINDOW_BYTES) : starts[0]]
+
+
 def _choose(tier: Tier, sight: _Sight, n_bytes: int, trial: Trial) -> list[Encoder]:
-    """Choose a tier's encoders by what they make of a stretch; of a short file, all."""
+    """Choose a tier's encoders by what they make of a sample; of a short file, all."""
     if tier.one and not sight.repeats:
         return [RUNS if sight.share < RUNS_SHARE else FAST]
     tried = [one for one in tier.encoders if sight.repeats or one not in SEEKING]
-    length = int(STRETCH_NONZERO / sight.share) if sight.share else n_bytes
-    length = max(STRETCH_BYTES, length)
+    length = int(SAMPLE_NONZERO / sight.share) if sight.share else n_bytes
+    length = max(SAMPLE_BYTES, length)
     while 2 * length <= n_bytes:
         sizes = {one: trial(one, length) for one in tried}
         near = _near(tier, sizes, min(sizes.values()))
@@ -225,7 +238,7 @@ def _choose(tier: Tier, sight: _Sight, n_bytes: int, trial: Trial) -> list[Encod
             patient = trial(PATIENT, length)
             if patient * tier.patience < min(sizes.values()):
                 near = [*_near(tier, sizes, patient), PATIENT]
-        if trial(near[0], length) >= STRETCH_DEFLATED:
+        if trial(near[0], length) >= SAMPLE_DEFLATED:
             return near[:1] if tier.one else near
         length *= 4
     return [*tried, *([PATIENT] if sight.share >= DENSE_SHARE else [])]
