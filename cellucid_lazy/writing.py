@@ -9,6 +9,7 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
@@ -87,9 +88,7 @@ class Writing:
         return computed
 
     def _write_plain(self, outputs: Sequence[Output], facts: Sequence[da.Array]) -> Facts:
-        # Optimized together and never again: apart, each output would fuse its reads into its own
-        # tasks, and a block that two of them need would be read twice.
-        lazy = dask.optimize(*(output.array for output in outputs), *facts)
+        lazy = _optimized_together([*(output.array for output in outputs), *facts])
         with ExitStack() as stack:
             folder = stack.enter_context(self._parts_folder(outputs))
             tasks = [
@@ -163,6 +162,21 @@ class Writing:
     def _ranges_of(self, fact: Any) -> NDArray[np.float64]:
         columns = [self._ranges[name] for name in fact.genes]
         return np.stack(columns, axis=1) if columns else np.zeros((3, 0))
+
+
+def _optimized_together(arrays: Sequence[da.Array]) -> list[da.Array]:
+    """Optimize the graphs of arrays as one, and never again.
+
+    Apart, as ``dask.optimize`` does it, each would fuse what it needs into tasks of its own: what
+    two of them need would be made twice.
+    """
+    if not arrays:
+        return []
+    merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
+    keys = [array.__dask_keys__() for array in arrays]
+    graph = da.Array.__dask_optimize__(merged, keys)
+    rebuilt = [array.__dask_postpersist__() for array in arrays]
+    return [rebuild(graph, *arguments) for rebuild, arguments in rebuilt]
 
 
 def _is_passed(fact: Any, passed: Iterable[str]) -> bool:
