@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.core import flatten
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
@@ -88,15 +92,17 @@ class Writing:
         return computed
 
     def _write_plain(self, outputs: Sequence[Output], facts: Sequence[da.Array]) -> Facts:
-        lazy = _optimized_together([*(output.array for output in outputs), *facts])
+        arrays = [output.array for output in outputs]
+        graph = _optimized_together([*arrays, *facts])
+        keys = []
         with ExitStack() as stack:
             folder = stack.enter_context(self._parts_folder(outputs))
-            tasks = [
-                self._file_task(output, array, folder if self._is_large(output) else None)
-                for output, array in zip(outputs, lazy, strict=False)
-            ]
-            tasks += [one.to_delayed(optimize_graph=False).item() for one in lazy[len(outputs) :]]
-            done = self._compute("cells", tasks)
+            for output, array in zip(outputs, arrays, strict=True):
+                waits = folder if self._is_large(output) else None
+                keys.append(self._add_file(graph, output, _block_keys(array), waits))
+            keys += [key for fact in facts for key in _block_keys(fact)]
+            layers = HighLevelGraph({"cells": graph}, {"cells": set()})
+            done = self._compute("cells", [Delayed(key, layers, layer="cells") for key in keys])
         self.files |= {output.name: one for output, one in zip(outputs, done, strict=False)}
         found = done[len(outputs) :]
         return {id(fact): np.asarray(value) for fact, value in zip(facts, found, strict=True)}
@@ -115,12 +121,18 @@ class Writing:
         with scratch_folder(self._scratch, int(np.nansum(large))) as folder:
             yield folder
 
-    def _file_task(self, output: Output, array: da.Array, folder: str | None) -> Any:
-        encode = dask.delayed(encode_block, pure=False)
-        blocks = array.to_delayed(optimize_graph=False).ravel()
-        parts = [encode(self._target, block, folder) for block in blocks]
+    def _add_file(
+        self, graph: dict[Any, Any], output: Output, blocks: Sequence[Any], folder: str | None
+    ) -> str:
+        """Add the tasks that write a file, and return the key of the last one."""
         path = output.path or output.name
-        return dask.delayed(put_blocks, pure=False)(self._target, path, parts)
+        # Writing is no pure function: on a cluster no other call may take this one's result.
+        token = uuid.uuid4().hex
+        encode = partial(encode_block, self._target, folder=folder)
+        parts = [(f"encode-{token}", i) for i in range(len(blocks))]
+        graph |= {part: (encode, block) for part, block in zip(parts, blocks, strict=True)}
+        graph[f"write-{token}"] = (partial(put_blocks, self._target, path), parts)
+        return f"write-{token}"
 
     def _write_genes(self, outputs: Sequence[Output]) -> None:
         genes = {output.name: _gene(output) for output in outputs}
@@ -164,19 +176,19 @@ class Writing:
         return np.stack(columns, axis=1) if columns else np.zeros((3, 0))
 
 
-def _optimized_together(arrays: Sequence[da.Array]) -> list[da.Array]:
+def _optimized_together(arrays: Sequence[da.Array]) -> dict[Any, Any]:
     """Optimize the graphs of arrays as one, and never again.
 
     Apart, as ``dask.optimize`` does it, each would fuse what it needs into tasks of its own: what
     two of them need would be made twice.
     """
-    if not arrays:
-        return []
     merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
     keys = [array.__dask_keys__() for array in arrays]
-    graph = da.Array.__dask_optimize__(merged, keys)
-    rebuilt = [array.__dask_postpersist__() for array in arrays]
-    return [rebuild(graph, *arguments) for rebuild, arguments in rebuilt]
+    return dict(da.Array.__dask_optimize__(merged, keys))
+
+
+def _block_keys(array: da.Array) -> list[Any]:
+    return list(flatten(array.__dask_keys__()))
 
 
 def _is_passed(fact: Any, passed: Iterable[str]) -> bool:

@@ -140,7 +140,7 @@ class Part(NamedTuple):
     size: int = 0
 
 
-def encode_block(target: Target, values: NDArray[Any], folder: str | None = None) -> Part:
+def encode_block(target: Target, values: NDArray[Any], *, folder: str | None = None) -> Part:
     """Encode one block of a file: the part that needs no other block.
 
     Parameters

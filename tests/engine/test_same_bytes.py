@@ -294,9 +294,9 @@ def test_parts_of_large_files_wait_on_disk(tmp_path, monkeypatch, compression):
     writing = importlib.import_module("cellucid_lazy.writing")
     kept, store = [], writing.encode_block
 
-    def watched(target, values, folder):
+    def watched(target, values, *, folder):
         kept.append(folder)
-        return store(target, values, folder)
+        return store(target, values, folder=folder)
 
     monkeypatch.setattr(writing, "_SMALL_SHARE", 2**40)
     monkeypatch.setattr(writing, "encode_block", watched)
