@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from cellucid_lazy.options import Options
 from cellucid_lazy.output import Output
 from cellucid_lazy.outputs import KINDS, Context, Selection, resolve
 from cellucid_lazy.outputs.obs import usable
+from cellucid_lazy.outputs.waiting import waiting_bytes
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.show import as_html, as_text
 from cellucid_lazy.source import Source
@@ -206,7 +207,7 @@ class Catalogue(Mapping[str, Output]):
         budget
             Bytes; arrays that need two passes and take more than a quarter of it are read twice.
         keep
-            Where the edges' pieces go instead of memory, as `transforms.edges.edges` takes it.
+            Where what waits goes instead of memory, as `transforms.keeping.Keep`.
 
         Returns
         -------
@@ -214,6 +215,10 @@ class Catalogue(Mapping[str, Output]):
             Offers the same names and bytes.
         """
         return Catalogue(self._context.within(budget, keep), self._selection, self._chosen)
+
+    def waiting_bytes(self, names: Collection[str]) -> int:
+        """Tell how many bytes wait at most while outputs are made in one call."""
+        return waiting_bytes(self._context, self._selection, names)
 
     def usable_obs(self) -> tuple[str, ...]:
         """Columns of obs that can be shown; warns of the others. Labels are read as needed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -68,8 +68,9 @@ def to_bytes(
     target = ToMemory(compression_level(compress))
     folder = check_scratch(scratch)
     writing = Writing(target, budget=memory_budget, scratch=folder, progress=progress)
-    with _room_for_edges(catalogue, writing.budget, folder) as roomy:
-        outputs = [roomy[name] for name in dict.fromkeys(names)]
+    wanted = tuple(dict.fromkeys(names))
+    with _room_to_wait(catalogue, wanted, writing.budget, folder) as roomy:
+        outputs = [roomy[name] for name in wanted]
         writing.write(outputs)
     return {output.name: writing.files[output.name] for output in outputs}
 
@@ -127,17 +128,18 @@ def to_directory(
             scratch=folder,
             progress=None if progress else False,
         )
-        with _room_for_edges(complete, writing.budget, folder) as roomy:
+        with _room_to_wait(complete, complete.names(), writing.budget, folder) as roomy:
             outputs = _viewer_outputs(roomy)
             make_folders(str(staging), (output.path or "" for output in outputs))
             writing.write(outputs)
 
 
 @contextmanager
-def _room_for_edges(catalogue: Catalogue, budget: int, scratch: str | None) -> Iterator[Catalogue]:
-    """Let the edges' shuffle use scratch where its pieces would take too much of the budget."""
-    graph = catalogue.source.connectivities
-    needed = 8 * graph.n_stored if graph is not None and catalogue.names("connectivity") else 0
+def _room_to_wait(
+    catalogue: Catalogue, names: Collection[str], budget: int, scratch: str | None
+) -> Iterator[Catalogue]:
+    """Let what waits for its last part use scratch where it would take too much of the budget."""
+    needed = catalogue.waiting_bytes(names)
     if needed <= budget // 4:
         yield catalogue.within(budget)
         return

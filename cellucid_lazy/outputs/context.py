@@ -16,6 +16,7 @@ from cellucid_lazy.errors import LeftOutWarning, missing_key
 from cellucid_lazy.naming import safe_name
 from cellucid_lazy.options import Options
 from cellucid_lazy.source import Column, Element, Source
+from cellucid_lazy.transforms.keeping import keep_rows
 from cellucid_lazy.wording import counted
 
 DIMENSIONS = (1, 2, 3)
@@ -92,7 +93,7 @@ class Context:
     made
         What outputs of this context share, such as lazy arrays: gone with the call it is for.
     keep
-        Where the edges' shuffle puts its pieces, as `transforms.edges.edges` takes it.
+        Where a call puts what several steps need, as `transforms.keeping.Keep`; None for memory.
     kept_bytes
         Up to this size an array that is needed twice is kept rather than read again.
     room
@@ -124,7 +125,7 @@ class Context:
         return replace(self, options=options)
 
     def within(self, budget: int, keep: Any) -> Context:
-        """The same outputs for one call: its budget, and where the edges' pieces go if ``keep``.
+        """The same outputs for one call: its budget, and where to ``keep`` what waits.
 
         What the call finds out stays known; what it makes and holds goes with it.
         """
@@ -135,6 +136,13 @@ class Context:
             kept_bytes=min(KEPT_BYTES, budget // 4),
             room=Room(budget // 8),
         )
+
+    def for_groups(self, element: Element) -> tuple[da.Array, da.Array]:
+        """An array for the two passes that every category field makes, kept where the call says."""
+        if self.keep is None:
+            return self.read_twice(element)
+        kept = keep_rows(element.array(), self.keep)
+        return kept, kept
 
     def read_twice(self, element: Element) -> tuple[da.Array, da.Array]:
         """An array for two passes: while it is small one array, which dask keeps in between."""

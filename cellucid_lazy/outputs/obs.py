@@ -19,6 +19,7 @@ from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
 from cellucid_lazy.transforms.centroids import centroids as centroids_of
 from cellucid_lazy.transforms.float32 import to_float32
+from cellucid_lazy.transforms.keeping import keep_rows
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
 
@@ -86,25 +87,28 @@ def outliers(context: Context, key: str) -> da.Array:
     field = category(context, key)
     if context.latent_key is None:
         return da.zeros(context.source.n_cells, chunks=field.codes.chunks, dtype=np.float32)
-    latent, again = context.read_twice(context.source.obsm[context.latent_key])
+    latent, again = context.for_groups(context.source.obsm[context.latent_key])
     return outlier_quantiles(
         latent,
         field.codes,
         n_categories=len(field.labels),
         min_points=context.options.centroid_min_points,
         latent_again=again,
+        keep=context.keep,
     )
 
 
 def centroids(context: Context, key: str, dimension: int) -> da.Array:
     """Centroids of a category in one embedding, as `transforms.centroids.centroids` gives them."""
     field = category(context, key)
+    coordinates = points(context, dimension)
     return centroids_of(
-        points(context, dimension),
+        coordinates if context.keep is None else keep_rows(coordinates, context.keep),
         field.codes,
         n_categories=len(field.labels),
         quantile=context.options.centroid_outlier_quantile,
         min_points=context.options.centroid_min_points,
+        keep=context.keep,
     )
 
 

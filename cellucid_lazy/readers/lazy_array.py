@@ -12,7 +12,8 @@ from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.source import ArrayReader, Element
 
 # Large enough that a task outweighs its overhead, small enough that a few fit any budget.
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 4 * 2**20
+_ROW_BYTES = 8
 
 
 class Slicing:
@@ -66,7 +67,8 @@ def rows_per_block(reader: ArrayReader, *, block_bytes: int = BLOCK_BYTES) -> in
     """
     width = int(np.prod(reader.shape[1:], dtype=np.int64)) if len(reader.shape) > 1 else 1
     itemsize = reader.dtype.itemsize if reader.dtype.kind != "O" else 64
-    rows = max(1, block_bytes // max(1, width * itemsize))
+    # Narrow values are widened by what takes them.
+    rows = max(1, block_bytes // max(_ROW_BYTES, width * itemsize))
     if reader.chunks is not None:
         stored = max(1, reader.chunks[0])
         rows = max(stored, rows // stored * stored)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +53,7 @@ class StoredPiece(NamedTuple):
         """Read where each gene of a range begins, and where the last one ends."""
         begin = (4 + self._rows_type.itemsize) * self.n_stored
         pointers = np.empty(stop + 1 - start, dtype=np.int64)
-        self._read([(pointers, begin + 8 * start)])
+        _read(self.path, [(pointers, begin + 8 * start)])
         return pointers
 
     def genes(self, pointers: NDArray[np.int64], buffer: NDArray[np.uint8]) -> Piece:
@@ -68,23 +70,12 @@ class StoredPiece(NamedTuple):
         data = buffer[: 4 * (high - low)].view(np.float32)
         rows = buffer[data.nbytes :].view(self._rows_type)
         rows_begin = 4 * self.n_stored + rows.itemsize * low
-        self._read([(data, 4 * low), (rows, rows_begin)])
+        _read(self.path, [(data, 4 * low), (rows, rows_begin)])
         return Piece(data, rows, pointers - low, self.first_row, self.n_rows)
 
     def n_bytes(self, pointers: NDArray[np.int64]) -> int:
         """Tell what a range of genes takes."""
         return int(pointers[-1] - pointers[0]) * (4 + self._rows_type.itemsize)
-
-    def _read(self, parts: Sequence[tuple[NDArray[Any], int]]) -> None:
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                for values, place in parts:
-                    _fill(file.fileno(), values, place)
-        except OSError as problem:
-            raise ExportError(
-                f"{self.path}: scratch cannot be read: {problem}; was it removed, or does not "
-                "every worker of the cluster see the folder?"
-            ) from problem
 
 
 def read_genes(pieces: Sequence[StoredPiece], start: int, stop: int) -> list[Piece]:
@@ -109,8 +100,20 @@ def read_genes(pieces: Sequence[StoredPiece], start: int, stop: int) -> list[Pie
     ]
 
 
+def _read(path: str, parts: Sequence[tuple[NDArray[Any], int]]) -> None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            for values, place in parts:
+                _fill(file.fileno(), values, place)
+    except OSError as problem:
+        raise ExportError(
+            f"{path}: scratch cannot be read: {problem}; was it removed, or does not every worker "
+            "of the cluster see the folder?"
+        ) from problem
+
+
 def _fill(descriptor: int, values: NDArray[Any], place: int) -> None:
-    view = memoryview(values.data).cast("B")
+    view = memoryview(values.reshape(-1).view(np.uint8).data)
     while len(view):
         count = os.preadv(descriptor, [view], place)
         if count == 0:
@@ -147,8 +150,9 @@ def _write_parts(path: Path, parts: Sequence[NDArray[Any]]) -> None:
         ) from problem
 
 
-class StoredArray(NamedTuple):
-    """A 1-D array within a scratch file.
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array within a scratch file, in C order.
 
     Attributes
     ----------
@@ -156,21 +160,37 @@ class StoredArray(NamedTuple):
         The file.
     dtype
         Type of its values.
-    begin, length
-        First byte, and number of values.
+    shape
+        Its shape.
+    begin
+        Its first byte.
     """
 
     path: str
     dtype: np.dtype[Any]
+    shape: tuple[int, ...]
     begin: int
-    length: int
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Read successive rows.
+
+        Raises
+        ------
+        ExportError
+            When the scratch file is gone or too short.
+        """
+        start, stop, _ = rows.indices(len(self))
+        values = np.empty((max(stop - start, 0), *self.shape[1:]), dtype=self.dtype)
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        _read(self.path, [(values, self.begin + start * row_bytes)])
+        return values
 
     def load(self) -> NDArray[Any]:
-        """Read the values."""
-        values = np.empty(self.length, dtype=self.dtype)
-        with open(self.path, "rb", buffering=0) as file:
-            _fill(file.fileno(), values, self.begin)
-        return values
+        """Read all of it."""
+        return self[:]
 
 
 def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredArray]:
@@ -185,7 +205,7 @@ def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredA
     _write_parts(path, arrays)
     stored, begin = [], 0
     for array in arrays:
-        stored.append(StoredArray(str(path), array.dtype, begin, len(array)))
+        stored.append(StoredArray(str(path), array.dtype, array.shape, begin))
         begin += array.nbytes
     return stored
 

@@ -7,7 +7,7 @@ names depend on functions, options and inputs alone.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ def whole_rows(array: da.Array, /) -> da.Array:
 
 def map_rows(
     function: Callable[..., Any],
-    rows: int,
+    rows: int | Sequence[int],
     *,
     pieces: Sequence[da.Array] = (),
     joined: Sequence[da.Array] = (),
@@ -136,9 +136,10 @@ def map_rows(
         Called with the rows of each of `pieces`, as a list of blocks' parts; of each of `joined`,
         as one array; then with each of `whole`. Pickles, and has a name that identifies it.
     rows
-        Rows per range, counted from row 0.
+        Rows per range, counted from row 0, or the length of every range.
     pieces, joined
-        Arrays of equally many rows, chunked along rows only.
+        Arrays of equally many rows, chunked along rows only. Blocks of `pieces` may be anything
+        that has rows.
     whole
         Arrays of which every call gets all.
     shape
@@ -155,9 +156,9 @@ def map_rows(
     bounds = _row_bounds((*pieces, *joined)[0].shape[0], rows)
     lengths = tuple(stop - start if shape is None else shape[0] for start, stop in bounds)
     others = () if shape is None else shape[1:]
-    inputs = [
+    inputs: list[Sequence[Any]] = [
         *(list(_row_parts(array, bounds)) for array in pieces),
-        *([_joined(parts) for parts in _row_parts(array, bounds)] for array in joined),
+        *([(join_rows, parts) for parts in _row_parts(array, bounds)] for array in joined),
         *([(array.name, *(0,) * array.ndim)] * len(bounds) for array in single),
     ]
     arrays = (*pieces, *joined, *single)
@@ -171,7 +172,9 @@ def map_rows(
     return from_graph(name, graph, *arrays, chunks=chunks, dtype=dtype)
 
 
-def _row_bounds(n_rows: int, rows: int) -> list[tuple[int, int]]:
+def _row_bounds(n_rows: int, rows: int | Sequence[int]) -> list[tuple[int, int]]:
+    if not isinstance(rows, int):
+        return list(pairwise(accumulate(rows, initial=0)))
     starts = range(0, max(n_rows, 1), max(rows, 1))
     return [(start, min(start + rows, n_rows)) for start in starts]
 
@@ -194,8 +197,18 @@ def _row_parts(array: da.Array, bounds: Sequence[tuple[int, int]]) -> Iterator[l
         yield parts
 
 
-def _joined(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else (np.concatenate, parts)
+def join_rows(parts: Sequence[Any], /) -> npt.NDArray[Any]:
+    """Join the rows of parts, which may wait elsewhere, one at a time."""
+    if len(parts) == 1:
+        rows: npt.NDArray[Any] = parts[0][:]
+        return rows
+    n_rows = sum(map(len, parts))
+    joined = np.empty((n_rows, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    end = 0
+    for part in parts:
+        start, end = end, end + len(part)
+        joined[start:end] = part[:]
+    return joined
 
 
 def merge_tree(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,15 @@ from cellucid_lazy.transforms.group_totals import (
     group_totals,
 )
 from cellucid_lazy.transforms.groups import category_means
+from cellucid_lazy.transforms.keeping import brought_back, keep_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dask.array as da
     import numpy.typing as npt
+
+    from cellucid_lazy.transforms.keeping import Keep, Kept
 
 
 def centroids(
@@ -30,6 +35,7 @@ def centroids(
     n_categories: int,
     quantile: float = 0.95,
     min_points: int = 10,
+    keep: Keep | None = None,
 ) -> da.Array:
     """Average the cells of each category, then once more without the farthest.
 
@@ -39,8 +45,8 @@ def centroids(
     Parameters
     ----------
     coordinates
-        Embedding (n_cells, d), any chunks. A cell with a coordinate that is not finite takes no
-        part.
+        Embedding (n_cells, d), any chunks; blocks may wait elsewhere, as those of
+        `transforms.keeping.keep_rows`. A cell with a coordinate that is not finite takes no part.
     codes
         Integers (n_cells,), any chunks; missing below 0 and from `n_categories` on.
     n_categories
@@ -49,6 +55,9 @@ def centroids(
         Share of distances that are kept, 0 to 1, by NumPy's linear quantile.
     min_points
         Cells a category must have.
+    keep
+        Puts distances elsewhere until all of them are there, as `transforms.keeping.Keep`; without
+        it they take 8 bytes per cell.
 
     Returns
     -------
@@ -68,17 +77,31 @@ def centroids(
     values = check_groups(coordinates, codes)
     totals = group_totals(values, codes, n_categories=n_categories)
     distances = group_distances(values, codes, totals)
-    limit = partial(category_quantiles, n_categories=n_categories, quantile=quantile)
+    if keep is not None:
+        distances = keep_rows(distances, keep)
+    limit = partial(_limits, n_categories=n_categories, quantile=quantile)
     limits = map_rows(
         limit,
         values.shape[0],
-        joined=(distances, codes),
+        pieces=(distances,),
+        joined=(codes,),
         shape=(n_categories,),
         dtype=np.float64,
     )
     inliers = group_inlier_totals(values, codes, distances, limits)
     settle = partial(settle_centroids, min_points=min_points)
     return map_indexed(settle, "kj", totals, "kj", inliers, "kj", dtype=np.float64)
+
+
+def _limits(
+    pieces: Sequence[npt.NDArray[np.float64] | Kept],
+    codes: npt.NDArray[Any],
+    *,
+    n_categories: int,
+    quantile: float,
+) -> npt.NDArray[np.float64]:
+    with brought_back(pieces) as distances:
+        return category_quantiles(distances, codes, n_categories=n_categories, quantile=quantile)
 
 
 def settle_centroids(

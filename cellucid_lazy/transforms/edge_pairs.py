@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from cellucid_lazy.transforms.blocks import join_rows
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
+    from cellucid_lazy.transforms.keeping import Kept
+
 # Entries that are turned to pairs at once.
 _STEP_ENTRIES = 2**14
 # With more cells a packed pair does not fit 64 bits.
 _PACKED_CELLS = 2**32
-_HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
+_HALF = np.uint64(32)
 _WIDE_PAIR = np.dtype([("source", np.uint64), ("destination", np.uint64)])
 
 
@@ -107,13 +111,13 @@ def cut_pairs(pairs: npt.NDArray[Any], *, n_cells: int, n_ranges: int) -> list[n
     return [_unique(piece) for piece in np.split(pairs, cuts)]
 
 
-def merge_pairs(pieces: Sequence[npt.NDArray[Any]], *, n_cells: int) -> npt.NDArray[Any]:
+def merge_pairs(pieces: Sequence[npt.NDArray[Any] | Kept], *, n_cells: int) -> npt.NDArray[Any]:
     """Merge what all blocks hold for one range of sources.
 
     Parameters
     ----------
     pieces
-        Packed pairs, each sorted and unique.
+        Packed pairs, each sorted and unique; they may wait elsewhere.
     n_cells
         Number of cells.
 
@@ -122,11 +126,11 @@ def merge_pairs(pieces: Sequence[npt.NDArray[Any]], *, n_cells: int) -> npt.NDAr
     numpy.ndarray
         (m, 2) of :func:`edge_dtype`, sorted and unique.
     """
-    if len(pieces) == 1:
-        return _unpack(pieces[0], n_cells)
-    pairs = np.concatenate(pieces)
-    pairs.sort()
-    return _unpack(_unique(pairs), n_cells)
+    pairs = join_rows(pieces)
+    if len(pieces) > 1:
+        pairs.sort()
+        pairs = _unique(pairs)
+    return _unpack(pairs, n_cells)
 
 
 def _check_columns(matrix: sparse.csr_array[Any], start: int) -> None:
@@ -180,12 +184,11 @@ def _pack(
 
 
 def _unpack(pairs: npt.NDArray[Any], n_cells: int) -> npt.NDArray[Any]:
-    edges = np.empty((len(pairs), 2), dtype=edge_dtype(n_cells))
     if pairs.dtype == _WIDE_PAIR:
-        edges[:, 0], edges[:, 1] = pairs["source"], pairs["destination"]
-    else:
-        edges[:, 0], edges[:, 1] = pairs >> _HALF, pairs & _LOW
-    return edges
+        return pairs.view(np.uint64).reshape(-1, 2)
+    # No copy: the halves of a little-endian pair, the second one first.
+    halves = pairs.astype("<u8", copy=False).view("<u4").reshape(-1, 2)[:, ::-1]
+    return halves.astype(edge_dtype(n_cells), copy=False)
 
 
 def _unique(pairs: npt.NDArray[Any]) -> npt.NDArray[Any]:

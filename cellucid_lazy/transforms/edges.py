@@ -7,17 +7,16 @@ then every range merges what the blocks hold for it. The matrix is read once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from operator import getitem
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.base import tokenize
 
-from cellucid_lazy.transforms.blocks import as_lazy, from_graph, map_indexed, merge_tree, rechunk
+from cellucid_lazy.transforms.blocks import as_lazy, from_graph, rechunk
 from cellucid_lazy.transforms.edge_pairs import block_pairs, cut_pairs, edge_dtype, merge_pairs
+from cellucid_lazy.transforms.keeping import keep_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,19 +24,12 @@ if TYPE_CHECKING:
     import dask.array as da
     import numpy.typing as npt
 
+    from cellucid_lazy.transforms.keeping import Keep, Kept
+
 __all__ = ["edge_counts", "edge_destinations", "edge_dtype", "edge_sources", "edges"]
 
 
-class Kept(Protocol):
-    """An array that was put elsewhere."""
-
-    def load(self) -> npt.NDArray[Any]:
-        """Bring it back."""
-
-
-Keep = Callable[[list["npt.NDArray[Any]"]], "Sequence[Kept]"]
-
-# Blocks times ranges is the number of small tasks in between; more ranges save little memory.
+# Blocks times ranges is the number of small tasks in between, where pieces stay in memory.
 MAX_RANGES = 256
 
 
@@ -65,15 +57,16 @@ def edges(
         row's own number by default. A NumPy array becomes part of the graph: pass a lazy one if
         it is long.
     keep
-        Puts a list of arrays elsewhere, such as on disk, and gives for each an object whose
-        ``load()`` brings it back. Without it the pairs stay in memory between the two steps of
-        the shuffle: about 8 bytes per stored entry.
+        Puts a list of arrays elsewhere, such as on disk, and gives for each a `Kept`. There pairs
+        wait between the two steps of the shuffle, about 8 bytes per stored entry, and edges for
+        all that is made of them.
 
     Returns
     -------
     da.Array
         (m, 2) source and destination of :func:`edge_dtype`, source < destination, unique, sorted.
-        m is unknown until computed; chunks are ranges of source cells.
+        m is unknown until computed; chunks are ranges of source cells. With `keep` its blocks are
+        as those of `transforms.keeping.keep_rows`.
 
     Raises
     ------
@@ -87,9 +80,10 @@ def edges(
         connectivities.name, n_cells, positions if positions is None else positions.name, keep
     )
     # Without cells there are no rows, and dask has one empty block.
-    n_ranges = min(len(connectivities.chunks[0]), MAX_RANGES)
+    n_blocks = len(connectivities.chunks[0])
+    n_ranges = min(n_blocks if keep is None else 2 * n_blocks, MAX_RANGES)
     graph = _shuffle_graph(connectivities, positions, n_cells, n_ranges, token, keep)
-    return from_graph(
+    found = from_graph(
         f"edges-{token}",
         graph,
         connectivities,
@@ -97,6 +91,7 @@ def edges(
         chunks=((math.nan,) * n_ranges, (2,)),
         dtype=edge_dtype(n_cells),
     )
+    return found if keep is None else keep_rows(found, keep)
 
 
 def edge_sources(edge_list: da.Array, /) -> da.Array:
@@ -144,8 +139,17 @@ def edge_counts(edge_list: da.Array, /) -> da.Array:
     da.Array
         Lazy (2,) int64: number of edges, largest number of neighbours; 0 and 0 without edges.
     """
-    degrees = map_indexed(_block_degrees, "i", edge_list, "ij", dtype=np.uint32)
-    return merge_tree(degrees, _add_degrees, _count_degrees, shape=(2,), dtype=np.int64)
+    # One after the other, so that the neighbours of all cells are counted in one array: every block
+    # has edges to cells anywhere.
+    token = tokenize(edge_list.name)
+    name, counted = f"edge-counts-{token}", f"edge-degrees-{token}"
+    graph: dict[Any, Any] = {}
+    before: Any = None
+    for i in range(edge_list.numblocks[0]):
+        graph[counted, i] = (_add_degrees, before, (edge_list.name, i, 0))
+        before = (counted, i)
+    graph[name, 0] = (_count_degrees, before)
+    return from_graph(name, graph, edge_list, chunks=((2,),), dtype=np.int64)
 
 
 def _check_shapes(connectivities: da.Array, n_cells: int, positions: da.Array | None) -> None:
@@ -171,16 +175,19 @@ def _shuffle_graph(
     pairs, piece = f"edge-pairs-{token}", f"edge-piece-{token}"
     position_key = None if positions is None else (positions.name, 0)
     cut = partial(_cut_block, n_cells=n_cells, n_ranges=n_ranges, keep=keep)
-    merge = partial(merge_pairs if keep is None else _load_and_merge, n_cells=n_cells)
     starts = accumulate(connectivities.chunks[0][:-1], initial=0)
+    n_blocks = len(connectivities.chunks[0])
     graph: dict[Any, Any] = {}
     for i, start in enumerate(starts):
         graph[pairs, i] = (cut, (connectivities.name, i, 0), position_key, start)
-        for k in range(n_ranges):
-            graph[piece, i, k] = (getitem, (pairs, i), k)
-    n_blocks = len(connectivities.chunks[0])
+    merge = partial(_merge_range, n_cells=n_cells)
     for k in range(n_ranges):
-        graph[f"edges-{token}", k, 0] = (merge, [(piece, i, k) for i in range(n_blocks)])
+        parts: list[Any] = [(pairs, i) for i in range(n_blocks)]
+        if keep is None:
+            # Arrays are tasks of their own, so that no worker gets those of other ranges.
+            graph |= {(piece, i, k): (_take, (pairs, i), k) for i in range(n_blocks)}
+            parts = [(piece, i, k) for i in range(n_blocks)]
+        graph[f"edges-{token}", k, 0] = (merge, parts, 0 if keep is None else k)
     return graph
 
 
@@ -198,33 +205,40 @@ def _cut_block(
     return cut if keep is None else keep(cut)
 
 
-def _load_and_merge(kept: Sequence[Kept], *, n_cells: int) -> npt.NDArray[Any]:
-    return merge_pairs([one.load() for one in kept], n_cells=n_cells)
+def _take(cut: Sequence[Any], k: int) -> list[Any]:
+    return [cut[k]]
+
+
+def _merge_range(cuts: Sequence[Sequence[Any]], k: int, *, n_cells: int) -> npt.NDArray[Any]:
+    return merge_pairs([cut[k] for cut in cuts], n_cells=n_cells)
 
 
 def _edge_column(edge_list: da.Array, column: int) -> da.Array:
+    name = f"edge-column-{tokenize(edge_list.name, column)}"
     take = partial(_take_column, column=column)
-    return map_indexed(take, "i", edge_list, "ij", dtype=edge_list.dtype)
+    graph = {(name, i): (take, (edge_list.name, i, 0)) for i in range(edge_list.numblocks[0])}
+    return from_graph(name, graph, edge_list, chunks=(edge_list.chunks[0],), dtype=edge_list.dtype)
 
 
-def _take_column(block: npt.NDArray[Any], *, column: int) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(block[:, column])
+def _take_column(block: npt.NDArray[Any] | Kept, *, column: int) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(block[:][:, column])
 
 
-def _block_degrees(block: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
-    return np.bincount(block.ravel().astype(np.intp)).astype(np.uint32)
-
-
-def _add_degrees(parts: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.uint32]:
-    """Add counts of cells 0 to the last that has an edge, a different one in each part."""
-    total = np.zeros(max(map(len, parts)), dtype=np.uint32)
-    for part in parts:
-        total[: len(part)] += part
+def _add_degrees(
+    degrees: npt.NDArray[np.uint32] | None, block: npt.NDArray[Any] | Kept
+) -> npt.NDArray[np.uint32]:
+    """Count the neighbours of cells 0 to the last that has an edge so far."""
+    edges = block[:]
+    known = np.zeros(0, dtype=np.uint32) if degrees is None else degrees
+    n_cells = int(edges.max()) + 1 if len(edges) else 0
+    total = np.zeros(max(len(known), n_cells), dtype=np.uint32)
+    total[: len(known)] = known
+    for column in edges.T:
+        np.add.at(total, column, np.uint32(1))
     return total
 
 
-def _count_degrees(parts: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.int64]:
-    degrees = _add_degrees(parts)
+def _count_degrees(degrees: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     # Every edge was counted at both of its ends.
     n_edges = int(degrees.sum(dtype=np.int64)) // 2
     return np.array([n_edges, int(degrees.max(initial=0))], dtype=np.int64)

@@ -123,11 +123,12 @@ def group_distances(values: da.Array, codes: da.Array, totals: da.Array, /) -> d
     Returns
     -------
     da.Array
-        float64 (n_cells,) in the grid's chunks, NaN for cells that take no part.
+        float64 (n_cells,) in the chunks of `values`, NaN for cells that take no part.
     """
+    # Each cell's distance is its own: no grid, so that no block waits for the next one.
     return map_rows(
         block_distances,
-        group_rows(values.shape[1]),
+        values.chunks[0],
         pieces=(values,),
         joined=(codes,),
         whole=(totals,),

@@ -4,8 +4,9 @@ A cell takes part in its category if its code is one (0 to n_categories - 1) and
 finite. Sums run in float64, in the order of the cells, over steps of rows that the number of
 columns and categories alone decide.
 
-Values come in pieces that lie below each other. They are widened to float64 step by step, in one
-buffer that stays in the processor's cache: copies as long as the block cost more than the sums.
+Values come in pieces that lie below each other, arrays or what waits elsewhere. They are widened to
+float64 step by step, in one buffer that stays in the processor's cache: copies as long as the block
+cost more than the sums.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
+
+    from cellucid_lazy.transforms.keeping import Kept
 
 # Values that are widened to float64 at once.
 _STEP_VALUES = 2**17
@@ -45,7 +48,11 @@ def category_labels(codes: npt.NDArray[Any], /, *, n_categories: int) -> npt.NDA
 
 
 def category_sums(
-    pieces: Sequence[npt.NDArray[Any]], labels: npt.NDArray[np.int32], /, *, n_categories: int
+    pieces: Sequence[npt.NDArray[Any] | Kept],
+    labels: npt.NDArray[np.int32],
+    /,
+    *,
+    n_categories: int,
 ) -> npt.NDArray[np.float64]:
     """Sum values per category, and count its cells.
 
@@ -82,7 +89,7 @@ def category_sums(
 
 
 def block_sums(
-    pieces: Sequence[npt.NDArray[Any]], codes: npt.NDArray[Any], /, *, n_categories: int
+    pieces: Sequence[npt.NDArray[Any] | Kept], codes: npt.NDArray[Any], /, *, n_categories: int
 ) -> npt.NDArray[np.float64]:
     """Sum the finite cells of a block per category.
 
@@ -110,7 +117,7 @@ def block_sums(
 
 
 def inlier_sums(
-    pieces: Sequence[npt.NDArray[Any]],
+    pieces: Sequence[npt.NDArray[Any] | Kept],
     codes: npt.NDArray[Any],
     distances: npt.NDArray[np.float64],
     limits: npt.NDArray[np.float64],
@@ -160,7 +167,7 @@ def category_means(totals: npt.NDArray[np.float64], /) -> npt.NDArray[np.float64
 
 
 def block_distances(
-    pieces: Sequence[npt.NDArray[Any]],
+    pieces: Sequence[npt.NDArray[Any] | Kept],
     codes: npt.NDArray[Any],
     totals: npt.NDArray[np.float64],
     /,
@@ -201,7 +208,7 @@ def block_distances(
 
 
 def _widened(
-    pieces: Sequence[npt.NDArray[Any]], buffer: npt.NDArray[np.float64]
+    pieces: Sequence[npt.NDArray[Any] | Kept], buffer: npt.NDArray[np.float64]
 ) -> Iterator[tuple[slice, int]]:
     """Fill a buffer with the next rows, again and again; yield which rows, and how many."""
     first = filled = 0
@@ -218,5 +225,5 @@ def _widened(
         yield slice(first, first + filled), filled
 
 
-def _finite_rows(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    return np.concatenate([np.isfinite(piece).all(axis=1) for piece in pieces])
+def _finite_rows(pieces: Sequence[npt.NDArray[Any] | Kept]) -> npt.NDArray[np.bool_]:
+    return np.concatenate([np.isfinite(piece[:]).all(axis=1) for piece in pieces])

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import tempfile
+from functools import partial
+from pathlib import Path
+
 import dask
 import dask.array as da
 import numpy as np
@@ -8,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cellucid_lazy.sinks.scratch import store_arrays
 from cellucid_lazy.transforms import group_order, group_totals
 from cellucid_lazy.transforms.centroids import centroids
+from cellucid_lazy.transforms.keeping import keep_rows
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
@@ -23,7 +29,8 @@ def small_grid(monkeypatch):
     """Many grid blocks, steps and batches from few cells."""
     monkeypatch.setattr("cellucid_lazy.transforms.groups._STEP_VALUES", 8)
     monkeypatch.setattr(group_totals, "group_rows", lambda n_columns: 8)
-    monkeypatch.setitem(group_order.sorted_batches.__kwdefaults__, "batch_cells", 5)
+    monkeypatch.setitem(group_order.batches.__kwdefaults__, "batch_cells", 5)
+    monkeypatch.setattr(group_order, "STEP_CELLS", 6)
 
 
 def cells_of(values, codes, category):
@@ -100,6 +107,24 @@ def test_outliers_are_right_and_do_not_depend_on_chunks(data, rows):
     known = ~np.isnan(result)
     assert (low[known] <= result[known]).all()
     assert (result[known] <= high[known]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(datasets(), st.integers(1, 61))
+def test_what_waits_on_disk_gives_the_same_bytes(data, rows):
+    values, codes, k = data
+    latent, lazy_codes = lazy(values, codes, rows)
+    by_rows = latent.rechunk({1: -1})
+    for transform in (outlier_quantiles, centroids):
+        options = {"n_categories": k, "min_points": MIN_POINTS}
+        expected = compute(transform(latent, lazy_codes, **options))
+        with tempfile.TemporaryDirectory() as folder:
+            keep = partial(store_arrays, folder=folder)
+            kept = keep_rows(by_rows, keep)
+            found = compute(transform(kept, lazy_codes, **options, keep=keep))
+            # One file for each block of values, and one for its distances.
+            assert len(list(Path(folder).iterdir())) == 2 * by_rows.numblocks[0]
+        assert found.tobytes() == expected.tobytes()
 
 
 @settings(max_examples=60, deadline=None)
