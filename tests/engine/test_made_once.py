@@ -9,7 +9,7 @@ import pytest
 import cellucid_lazy as cl
 from cellucid_lazy.transforms import edges, embeddings
 from tests import data
-from tests.helpers import small_blocks
+from tests.helpers import Reads, small_blocks
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_each_block_is_made_once(waits, source, counted, tmp_path, monkeypatch):
         monkeypatch.setattr("cellucid_lazy.catalogue.waiting_bytes", lambda *_: 2**40)
         monkeypatch.setattr("cellucid_lazy.sinks.scratch.shutil.disk_usage", lambda _: NoEnd())
     catalogue = cl.outputs(source)
-    cl.to_directory(catalogue, tmp_path / "out", progress=False)
+    with Reads(monkeypatch) as reads:
+        cl.to_directory(catalogue, tmp_path / "out", progress=False)
+    reads.assert_each_once("obsm/X_pca", source.obsm["X_pca"].shape)
     n_blocks = source.connectivities.blocks().numblocks[0]
     assert n_blocks > 1
     assert counted["block_pairs"] == n_blocks
