@@ -138,11 +138,15 @@ class Context:
         )
 
     def for_groups(self, element: Element) -> tuple[da.Array, da.Array]:
-        """An array for the two passes that every category field makes, kept where the call says."""
+        """An array for the two passes that every category field makes."""
         if self.keep is None:
             return self.read_twice(element)
-        kept = keep_rows(element.array(), self.keep)
+        kept = self.waiting(element.array())
         return kept, kept
+
+    def waiting(self, array: da.Array) -> da.Array:
+        """An array whose blocks many tasks need, kept where the call says."""
+        return array if self.keep is None else keep_rows(array, self.keep)
 
     def read_twice(self, element: Element) -> tuple[da.Array, da.Array]:
         """An array for two passes: while it is small one array, which dask keeps in between."""

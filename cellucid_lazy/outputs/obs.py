@@ -19,7 +19,6 @@ from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import points
 from cellucid_lazy.transforms.centroids import centroids as centroids_of
 from cellucid_lazy.transforms.float32 import to_float32
-from cellucid_lazy.transforms.keeping import keep_rows
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
 
@@ -90,7 +89,7 @@ def outliers(context: Context, key: str) -> da.Array:
     latent, again = context.for_groups(context.source.obsm[context.latent_key])
     return outlier_quantiles(
         latent,
-        field.codes,
+        context.waiting(field.codes),
         n_categories=len(field.labels),
         min_points=context.options.centroid_min_points,
         latent_again=again,
@@ -101,10 +100,9 @@ def outliers(context: Context, key: str) -> da.Array:
 def centroids(context: Context, key: str, dimension: int) -> da.Array:
     """Centroids of a category in one embedding, as `transforms.centroids.centroids` gives them."""
     field = category(context, key)
-    coordinates = points(context, dimension)
     return centroids_of(
-        coordinates if context.keep is None else keep_rows(coordinates, context.keep),
-        field.codes,
+        context.waiting(points(context, dimension)),
+        context.waiting(field.codes),
         n_categories=len(field.labels),
         quantile=context.options.centroid_outlier_quantile,
         min_points=context.options.centroid_min_points,

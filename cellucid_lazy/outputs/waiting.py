@@ -16,8 +16,8 @@ _ITEM_BYTES = 8
 def waiting_bytes(context: Context, selection: Selection, names: Collection[str]) -> int:
     """Tell how many bytes wait until all of their kind are there, at most.
 
-    Edges wait to be sorted, distances to be ranked; the latent space and the embeddings wait to be
-    measured from the means of categories.
+    Edges wait to be sorted, distances to be ranked; the latent space, the embeddings and codes wait
+    to be measured from the means of categories. Codes are not counted: they are small beside these.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def centroids(
         Embedding (n_cells, d), any chunks; blocks may wait elsewhere, as those of
         `transforms.keeping.keep_rows`. A cell with a coordinate that is not finite takes no part.
     codes
-        Integers (n_cells,), any chunks; missing below 0 and from `n_categories` on.
+        Integers (n_cells,), as `coordinates`; missing below 0 and from `n_categories` on.
     n_categories
         Number of categories.
     quantile

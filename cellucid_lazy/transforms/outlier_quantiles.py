@@ -44,7 +44,7 @@ def outlier_quantiles(
         `transforms.keeping.keep_rows`. A cell with a value that is not finite takes no part: not in
         the mean, not in the size.
     codes
-        Integers (n_cells,), any chunks; missing below 0 and from `n_categories` on.
+        Integers (n_cells,), as `latent`; missing below 0 and from `n_categories` on.
     n_categories
         Number of categories.
     min_points
