@@ -11,6 +11,9 @@ from cellucid_lazy.source import Element
 
 # A distance, or a pair of cells.
 _ITEM_BYTES = 8
+_TELL_EDGES = frozenset(
+    ("connectivity/src", "connectivity/dst", "manifest/connectivity", "manifest/identity")
+)
 
 
 def waiting_bytes(context: Context, selection: Selection, names: Collection[str]) -> int:
@@ -34,7 +37,7 @@ def waiting_bytes(context: Context, selection: Selection, names: Collection[str]
     n_cells, obsm = context.source.n_cells, context.source.obsm
     waiting = 0
     graph = context.source.connectivities
-    if graph is not None and selection.connectivity and _any_of("connectivity", names):
+    if graph is not None and selection.connectivity and not _TELL_EDGES.isdisjoint(names):
         # Pairs for each stored value, and the edges they come to.
         waiting += 2 * _ITEM_BYTES * graph.n_stored
     ranked = sum(name.startswith("obs/") and name.endswith("/outliers") for name in names)
@@ -45,11 +48,6 @@ def waiting_bytes(context: Context, selection: Selection, names: Collection[str]
         for dimension in context.embeddings if categories else ():
             waiting += n_cells * (4 * dimension + _ITEM_BYTES * categories)
     return waiting
-
-
-def _any_of(kind: str, names: Collection[str]) -> bool:
-    told = {f"manifest/{kind}", "manifest/identity"}
-    return any(name.startswith(f"{kind}/") or name in told for name in names)
 
 
 def _n_bytes(element: Element) -> int:

@@ -169,7 +169,7 @@ def put_blocks(target: Target, path: str, parts: Sequence[Part]) -> Any:
 
 
 def _loaded(content: Any) -> Any:
-    return content.load().data if isinstance(content, StoredArray) else content
+    return content[:].data if isinstance(content, StoredArray) else content
 
 
 def make_folders(folder: str, paths: Iterable[str]) -> None:

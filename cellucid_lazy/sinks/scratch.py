@@ -188,10 +188,6 @@ class StoredArray:
         _read(self.path, [(values, self.begin + start * row_bytes)])
         return values
 
-    def load(self) -> NDArray[Any]:
-        """Read all of it."""
-        return self[:]
-
 
 def store_arrays(arrays: Sequence[NDArray[Any]], *, folder: str) -> list[StoredArray]:
     """Write arrays to one scratch file.

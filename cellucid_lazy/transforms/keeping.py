@@ -30,9 +30,6 @@ class Kept(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def load(self) -> npt.NDArray[Any]:
-        """Bring it back."""
-
     def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
         """Bring back some rows."""
 
