@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.source import Expression
 from cellucid_lazy.transforms.genes import gene_column
 from cellucid_lazy.transforms.quantize import finite_range, quantize
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class Gene:
         return finite_range(self._plain())
 
     def _plain(self) -> da.Array:
+        import dask.array as da
+
         if self.expression is None:
             return da.zeros(self.n_cells, chunks="auto", dtype=np.float32)
         return gene_column(self.expression.columns([self.position]))

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import nan
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cellucid_lazy.transforms.blocks import from_graph, rechunk
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.gene import Gene
 from cellucid_lazy.manifest import Manifest
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 OutputKind = Literal["points", "vectors", "obs", "var", "connectivity", "manifest"]
 
@@ -26,7 +28,7 @@ def file_extension(dtype: np.dtype[Any], /) -> str:
     return _EXTENSIONS[dtype]
 
 
-class Facts(Mapping[str, da.Array]):
+class Facts(Mapping[str, "da.Array"]):
     """Lazy facts by name, each built when it is asked for.
 
     Parameters

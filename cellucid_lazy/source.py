@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.wording import counted
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 ColumnKind = Literal["continuous", "category"]
 

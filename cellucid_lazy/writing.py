@@ -6,10 +6,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-import dask.array as da
 import numpy as np
 from dask.core import flatten
 from dask.delayed import Delayed
@@ -26,6 +25,9 @@ from cellucid_lazy.progress import Progress
 from cellucid_lazy.sinks.encode import Target, ToFolder, encode_block, put_blocks
 from cellucid_lazy.sinks.scratch import scratch_folder
 from cellucid_lazy.surroundings import Surroundings, look_around, release_memory, running
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Facts = dict[int, NDArray[Any]]
 
@@ -182,6 +184,10 @@ def _optimized_together(arrays: Sequence[da.Array]) -> dict[Any, Any]:
     Apart, as ``dask.optimize`` does it, each would fuse what it needs into tasks of its own: what
     two of them need would be made twice.
     """
+    if not arrays:
+        return {}
+    import dask.array as da
+
     merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
     keys = [array.__dask_keys__() for array in arrays]
     return dict(da.Array.__dask_optimize__(merged, keys))

@@ -295,6 +295,7 @@ with pytest.MonkeyPatch.context() as patch, Reads(patch) as reads:
         told["names"] = len(names)
         told["rss"] = peak()
         told["read at listing"] = sorted(reads.touched())
+        import dask.array  # once, with the first array
         told["building"] = {}
         asked = [n for n in names if not n.startswith("var/") and "text" not in n]
         if "obs/text/codes" in names:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +31,11 @@ from cellucid_lazy.transforms.distinct_values import (
     numbered_bytes,
 )
 
+if TYPE_CHECKING:
+    import dask.array as da
+
 # Encodes the cells of a column, given ``dtype`` and ``code_of``.
-Encode = Callable[..., da.Array]
+Encode = Callable[..., "da.Array"]
 
 
 class Category(NamedTuple):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from math import nan
+from typing import TYPE_CHECKING
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.transforms import edges as transform
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 _ENDS = {"src": transform.edge_sources, "dst": transform.edge_destinations}
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.errors import LeftOutWarning, missing_key
@@ -18,6 +17,9 @@ from cellucid_lazy.options import Options
 from cellucid_lazy.source import Column, Element, Source
 from cellucid_lazy.transforms.keeping import keep_rows
 from cellucid_lazy.wording import counted
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 DIMENSIONS = (1, 2, 3)
 KEPT_BYTES = 256 * 2**20

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,9 @@ from cellucid_lazy.transforms.centroids import centroids as centroids_of
 from cellucid_lazy.transforms.float32 import to_float32
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantize, quantized_dtype
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -83,6 +85,8 @@ def _quantized(plain: Any, bits: Any) -> da.Array:
 
 def outliers(context: Context, key: str) -> da.Array:
     """Outlier quantile of each cell in its category, float32 (n_cells,); 0 without latent space."""
+    import dask.array as da
+
     field = category(context, key)
     if context.latent_key is None:
         return da.zeros(context.source.n_cells, chunks=field.codes.chunks, dtype=np.float32)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.source import Element
 from cellucid_lazy.transforms import embeddings
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 _FLOAT32 = np.dtype(np.float32)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,9 @@ from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.identity import suffix
 from cellucid_lazy.transforms.genes import gene_ranges
 from cellucid_lazy.transforms.quantize import quantization_range, quantized_dtype
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Stored values per block of a pass that looks for minimum and maximum only.
 _BLOCK_VALUES = 4 * 2**20
@@ -68,6 +70,8 @@ def _quantized_rows(names: tuple[str, ...], ranges: NDArray[np.float64]) -> list
 
 
 def _lazy_ranges(context: Context, names: tuple[str, ...]) -> da.Array:
+    import dask.array as da
+
     positions = context.gene_positions
     columns = np.array([positions[name] for name in names], dtype=np.intp)
     expression = context.source.expression

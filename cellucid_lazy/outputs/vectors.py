@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.naming import safe_name
@@ -13,6 +13,9 @@ from cellucid_lazy.output import Built, Output
 from cellucid_lazy.outputs.context import Context, Selection
 from cellucid_lazy.outputs.points import scale
 from cellucid_lazy.transforms.embeddings import scale_vectors
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 _SUFFIX = "_umap"
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,9 @@ from cellucid_lazy.readers.lazy_array import lazy_array
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.source import ArrayReader, BlockRead, GeneGroup, GeneReads, MatrixBlocks
 from cellucid_lazy.transforms.genes import gene_columns
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Values of one block when nothing else decides.
 BLOCK_VALUES = 2**20

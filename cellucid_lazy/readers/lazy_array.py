@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.source import ArrayReader, Element
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Large enough that a task outweighs its overhead, small enough that a few fit any budget.
 BLOCK_BYTES = 4 * 2**20
@@ -97,6 +99,8 @@ def lazy_array(
     dask.array.Array
         Same shape and dtype; task names follow the reader's token.
     """
+    import dask.array as da
+
     if chunks is None:
         chunks = (rows_per_block(reader), *reader.shape[1:])
     chunks = tuple(max(1, min(c, n)) if n else n for c, n in zip(chunks, reader.shape, strict=True))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import dask.array as da
+from typing import TYPE_CHECKING
+
 from dask.base import tokenize
 from scipy import sparse
 
 from cellucid_lazy.readers.memory_array import MemoryArray
 from cellucid_lazy.readers.sparse_array import MajorBlocks, SparseReader
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def major_cut(reader: SparseReader, stored_values: int) -> tuple[int, ...]:
@@ -48,6 +52,8 @@ def major_array(reader: SparseReader, cut: tuple[int, ...]) -> da.Array:
     dask.array.Array
         Blocks are SciPy CSR or CSC matrices.
     """
+    import dask.array as da
+
     by_row = reader.layout == "csr"
     kind = sparse.csr_matrix if by_row else sparse.csc_matrix
     return da.from_array(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from cellucid_lazy.readers.sparse_reads import reads_by_cell, reads_by_gene
 from cellucid_lazy.source import Expression, GeneReads, MatrixBlocks
 from cellucid_lazy.transforms.float32 import to_float32
 from cellucid_lazy.transforms.genes import gene_columns
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Stored values of one block: 8 MB of float32 values and int32 indices.
 BLOCK_VALUES = 2**20
@@ -91,6 +93,8 @@ class StoredByGene(StoredSparse):
 
     def columns(self, genes: Sequence[int]) -> da.Array:
         """Lazy (n_cells, len(genes)) float32 columns, each read as one slice."""
+        import dask.array as da
+
         n_cells = self.shape[0]
         wanted = tuple(int(gene) for gene in genes)
         width = max(1, DENSE_BYTES // max(1, 4 * n_cells))

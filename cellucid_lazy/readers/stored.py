@@ -7,9 +7,8 @@ follows the on-disk format of AnnData 0.7 and later (dataframe encodings 0.1.0 a
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,9 @@ from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
 from cellucid_lazy.readers.sparse_expression import stored_sparse
 from cellucid_lazy.source import ArrayReader, Connectivities, Element, Expression
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Stored entries of the neighbour graph that are read at a time.
 EDGE_VALUES = 2**20
@@ -171,6 +173,8 @@ def _frame_element(storage: Storage, group: Any) -> Element:
 
 
 def _stacked(columns: tuple[Element, ...], *, again: bool = False) -> da.Array:
+    import dask.array as da
+
     stacked = da.stack([column.array(again=again) for column in columns], axis=1)
     return stacked.rechunk({1: -1})
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,9 @@ from cellucid_lazy.readers.stored import Storage, attribute, encoding, real_numb
 from cellucid_lazy.source import ArrayReader, Column
 from cellucid_lazy.transforms.blocks import rechunk
 from cellucid_lazy.transforms.float32 import to_float32
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def frame_keys(group: Any) -> tuple[str, ...]:
@@ -34,12 +36,13 @@ def frame_length(storage: Storage, group: Any) -> int:
     index = attribute(group, "_index") or "_index"
     if index not in group:
         raise DataError(f"{where(storage, group)}: no index {index!r}; is this an AnnData file?")
-    node = group[index]
-    return int((node if storage.is_array(node) else node[_length_part(node)]).shape[0])
+    return column_length(storage, group[index])
 
 
-def _length_part(group: Any) -> str:
-    return next((part for part in ("codes", "values", "mask") if part in group), "codes")
+def column_length(storage: Storage, node: Any) -> int:
+    """Number of values of a column, or of an index, whatever its encoding."""
+    part = "" if storage.is_array(node) else "codes" if "codes" in node else "values"
+    return int((node[part] if part else node).shape[0])
 
 
 def column(storage: Storage, frame: Any, key: str) -> Column:
@@ -123,6 +126,10 @@ def _nullable(storage: Storage, key: str, group: Any) -> Column:
     text = storage.is_text(node)
     values = storage.text_reader(node) if text else storage.reader(node)
     mask = storage.reader(group["mask"])
+    if mask.shape != values.shape:
+        raise DataError(
+            f"{where(storage, group)}: values have shape {values.shape}, their mask {mask.shape}"
+        )
     if text or values.dtype.kind == "b":
         build = partial(_masked, values, mask, _missing_label)
         return Column(key, "category", build, at_most=None if text else 2)
@@ -130,6 +137,8 @@ def _nullable(storage: Storage, key: str, group: Any) -> Column:
 
 
 def _masked(values: ArrayReader, mask: ArrayReader, block: Callable[..., NDArray[Any]]) -> da.Array:
+    import dask.array as da
+
     found = lazy_array(values)
     # Cut by its own stored chunks first: those of a mask, a byte per cell, are longer.
     missing = rechunk(lazy_array(mask), found.chunks)

@@ -11,7 +11,6 @@ from itertools import accumulate, pairwise
 from operator import getitem
 from typing import TYPE_CHECKING, Any
 
-import dask.array
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
@@ -23,11 +22,18 @@ if TYPE_CHECKING:
     import dask.array as da
     import numpy.typing as npt
 
-# dask.array is not typed; calls through Any keep the strict checks on for everything else.
-_dask: Any = dask.array
-
 # Blocks merged by one task of a reduction tree.
 SPLIT_EVERY = 8
+
+
+def _dask_array() -> Any:
+    """Import dask.array, which takes most of a second, when the first array is built.
+
+    It is not typed; calls through Any keep the strict checks on for everything else.
+    """
+    import dask.array
+
+    return dask.array
 
 
 def map_indexed(
@@ -61,7 +67,7 @@ def map_indexed(
     da.Array
         Lazy, NumPy blocks.
     """
-    result: da.Array = _dask.blockwise(
+    result: da.Array = _dask_array().blockwise(
         function,
         output,
         *arrays,
@@ -77,7 +83,7 @@ def map_indexed(
 
 def as_lazy(array: da.Array | npt.NDArray[Any], /) -> da.Array:
     """Wrap a NumPy array, and leave a lazy one as it is."""
-    lazy: da.Array = _dask.asarray(array)
+    lazy: da.Array = _dask_array().asarray(array)
     return lazy
 
 
@@ -92,13 +98,13 @@ def from_graph(
     arrays: list[Any] = [array for array in dependencies if array is not None]
     layers = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
     meta = np.empty((0,) * len(chunks), dtype=dtype)
-    result: da.Array = _dask.Array(layers, name, chunks=chunks, meta=meta)
+    result: da.Array = _dask_array().Array(layers, name, chunks=chunks, meta=meta)
     return result
 
 
 def rechunk(array: da.Array, /, chunks: Any) -> da.Array:
     """Rechunk by tasks, so that a graph does not depend on a cluster being connected."""
-    result: da.Array = _dask.rechunk(array, chunks, method="tasks")
+    result: da.Array = _dask_array().rechunk(array, chunks, method="tasks")
     return result
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import dask.array as da
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cellucid_lazy.transforms.blocks import map_indexed, merge_tree
 from cellucid_lazy.transforms.distinct_values import MOST_CATEGORIES, Numbered
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 _NARROW = 254
 
@@ -104,6 +105,8 @@ def used_codes(codes: da.Array, /) -> da.Array:
 
 
 def _distinct(codes: NDArray[Any]) -> NDArray[Any]:
+    import pandas as pd
+
     found: NDArray[Any] = pd.unique(codes[codes >= 0])
     return found
 
@@ -202,6 +205,8 @@ def _look_up(
     dtype: np.dtype[Any],
     code_of: NDArray[np.int32] | None,
 ) -> NDArray[Any]:
+    import pandas as pd
+
     places = pd.Index(categories, dtype=object).get_indexer(pd.Index(values.astype(object)))
     return _code_table(np.arange(len(categories)), code_of, dtype)[places]
 
@@ -232,6 +237,8 @@ def encode_numbered(
     dask.array.Array
         ``dtype`` (n_cells,).
     """
+    import dask.array as da
+
     codes: da.Array = da.map_blocks(
         partial(_settle, dtype=dtype, code_of=code_of),
         numbered.codes,

@@ -6,12 +6,13 @@ Law: the values found do not depend on the chunks. How the blocks number their c
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # What codes can hold: uint16 with 65535 kept for missing.
 MOST_CATEGORIES = 65_535
@@ -88,6 +89,8 @@ def number(values: da.Array, /) -> Numbered:
     Numbered
         Takes what `numbered_bytes` tells.
     """
+    import dask.array as da
+
     blocks = values.map_blocks(
         _number_block, dtype=object, chunks=((1,) * values.numblocks[0],), meta=_OBJECTS
     )
@@ -142,6 +145,8 @@ class _Block(NamedTuple):
 
 
 def _number_block(values: NDArray[Any]) -> NDArray[Any]:
+    import pandas as pd
+
     codes, unique = pd.factorize(values.astype(object))
     hashes = _hashes(unique)
     if len(hashes) > MOST_CATEGORIES:
@@ -159,6 +164,8 @@ def _local_dtype(n_values: int) -> np.dtype[Any]:
 
 
 def _hashes(values: NDArray[Any]) -> NDArray[np.uint64]:
+    import pandas as pd
+
     texts = np.array([str(one) for one in values], dtype=object)
     return np.unique(pd.util.hash_array(texts, categorize=False))
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.transforms.block_columns import pick_columns
 from cellucid_lazy.transforms.gene_facts import block_facts, merge_facts
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
@@ -33,6 +35,8 @@ def gene_columns(matrix: da.Array, /, columns: Sequence[int]) -> da.Array:
     dask.array.Array
         float32 (n_cells, len(columns)), cut along cells as the matrix is; one block wide.
     """
+    import dask.array as da
+
     wanted = np.asarray(columns, dtype=np.intp)
     if len(matrix.chunks[1]) == 1:
         return _pick(matrix, wanted)
@@ -107,6 +111,8 @@ def gene_ranges(matrix: da.Array, /, *, rows: da.Array | None = None) -> da.Arra
     dask.array.Array
         float64 (3, n_genes), as `gene_facts.column_facts` gives them.
     """
+    import dask.array as da
+
     if rows is None:
         rows = da.ones(matrix.shape[0], chunks=(matrix.chunks[0],), dtype=bool)
     parts = da.blockwise(
