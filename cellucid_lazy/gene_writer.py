@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.sinks.encode import Target, put_whole
+from cellucid_lazy.sinks.sight import Sight, look_at_columns
 from cellucid_lazy.transforms.gene_facts import column_facts, stored_facts
 from cellucid_lazy.transforms.gene_major import GeneBlock
-from cellucid_lazy.transforms.quantize import quantization_range, quantize_block, quantized_dtype
+from cellucid_lazy.transforms.quantize import quantization_range, quantize_block
+from cellucid_lazy.transforms.quantized_columns import quantize_columns
 
 
 class Encoded(NamedTuple):
@@ -54,6 +56,7 @@ class Writer:
     def write(self, block: GeneBlock, files: Sequence[tuple[str, str]]) -> Encoded:
         """Encode every gene of a block; ``files`` holds name and path of each."""
         values, background, facts = self._encoded(block)
+        sights = self._sights(values, block, background)
         column = np.zeros(block.n_cells, dtype=values.dtype)
         ground = background.dtype.type(0)
         done = []
@@ -69,10 +72,22 @@ class Writer:
             # Converted here: NumPy would do it twice, and slower.
             cells = block.cells[low:high].astype(np.intp)
             column[cells] = values[low:high]
-            done.append(put_whole(self.target, path, column))
+            done.append(put_whole(self.target, path, column, sights[place]))
             # Most of a column is its ground: this costs less than to fill it for each gene.
             column[cells] = ground
         return Encoded(tuple(name for name, _ in files), facts, tuple(done))
+
+    def _sights(
+        self, values: NDArray[Any], block: GeneBlock, background: NDArray[Any]
+    ) -> list[Sight | None]:
+        """Tell what the files will look like, where they are compressed and mostly zero."""
+        if self.target.level is None or self.cells is not None:
+            return [None] * len(background)
+        sights = look_at_columns(values, block.cells, block.indptr, n_rows=block.n_cells)
+        return [
+            None if ground else sight
+            for sight, ground in zip(sights, background.tolist(), strict=True)
+        ]
 
     def _encoded(self, block: GeneBlock) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
         """Quantize stored values and the zeros between them, which is all a column holds."""
@@ -80,15 +95,8 @@ class Writer:
         n_genes = facts.shape[1]
         if self.bits is None or self.cells is not None:
             return block.data, np.zeros(n_genes, dtype=np.float32), facts
-        values = np.empty(len(block.data), dtype=quantized_dtype(self.bits))
-        background = np.empty(n_genes, dtype=values.dtype)
-        zero = np.zeros(1, dtype=np.float32)
-        for place in range(n_genes):
-            stored = slice(int(block.indptr[place]), int(block.indptr[place + 1]))
-            low, high = quantization_range(*facts[:2, place].tolist())
-            values[stored] = quantize_block(block.data[stored], low, high, bits=self.bits)
-            background[place] = quantize_block(zero, low, high, bits=self.bits)[0]
-        return values, background, facts
+        codes, background = quantize_columns(block.data, block.indptr, facts[:2], bits=self.bits)
+        return codes, background, facts
 
     def _picked(
         self, block: GeneBlock, low: int, high: int

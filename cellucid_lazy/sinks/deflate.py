@@ -17,7 +17,8 @@ import numpy as np
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-Octets = np.ndarray[Any, np.dtype[np.uint8]]
+from cellucid_lazy.sinks.sight import PIECES, Octets, Sight, look
+
 Trial = Callable[["Encoder", int], int]
 
 
@@ -64,7 +65,10 @@ FAST = Encoder(isal_zlib, 1, 8)
 RUNS = Encoder(zlib_ng, 6, strategy=zlib.Z_RLE)
 QUICK = Encoder(zlib_ng, 2)
 STEADY = Encoder(zlib_ng, 5)
-THOROUGH = Encoder(zlib_ng, 6, 8)
+# ADAPTIVE is THOROUGH that begins a new Huffman code twice as often: what is in some order wants
+# that, all else is up to 0.15 % larger.
+THOROUGH = Encoder(zlib_ng, 6)
+ADAPTIVE = Encoder(zlib_ng, 6, 8)
 PATIENT = Encoder(zlib, 6, 8)
 UTMOST = Encoder(zlib_ng, 9)
 
@@ -75,7 +79,7 @@ class Tier(NamedTuple):
     Attributes
     ----------
     encoders
-        The fastest first.
+        The fastest first; those are run that suit what the file looks like.
     slack
         Those whose sample is at most this many times the smallest are near it. Samples differ, so
         what costs little is run in doubt.
@@ -95,7 +99,7 @@ class Tier(NamedTuple):
 
 
 _LOW = (FAST, RUNS, QUICK, STEADY)
-_HIGH = (*_LOW, THOROUGH)
+_HIGH = (*_LOW, THOROUGH, ADAPTIVE)
 _TIERS = (
     Tier(_LOW, 1.06, 1.06, 1.15, one=True),
     Tier(_LOW, 1.02, 1.005, 1.15),
@@ -112,24 +116,17 @@ LEVELS: dict[int, tuple[Tier, ...]] = {
 CHEAP = (FAST, RUNS, QUICK)
 # Where values do not repeat these two only cost time.
 SEEKING = (QUICK, STEADY)
-# Values repeat where more than this share of the 16-bit words that are not zero equal the next but
-# one. Of the genes above all counts do, and their logarithms; normalized ones do not, of float32 or
-# 8 or 16 bits, but for few of those in which there is little to see.
-REPEATING = 1 / 24
 # Below this share of bytes that are not zero RUNS is as fast as FAST, and FAST falls behind.
 RUNS_SHARE = 1 / 30
 # Below this share PATIENT gains next to nothing: a third of a percent at most.
 DENSE_SHARE = 1 / 10
 
-GLANCES, GLANCE_EIGHTS = 32, 64
 # A sample holds about so many bytes that are not zero, and deflates to so many.
 SAMPLE_BYTES, SAMPLE_NONZERO, SAMPLE_DEFLATED = 16_384, 512, 512
-# It is taken from so many places, for cells are often in the order of their type or batch.
-PIECES = 4
 WINDOW_BYTES = 32_768
 
 
-def deflate(octets: Octets, level: int, flush: int) -> bytes:
+def deflate(octets: Octets, level: int, flush: int, sight: Sight | None = None) -> bytes:
     """Deflate with the encoders that suit the data and the level.
 
     Parameters
@@ -140,6 +137,8 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
         1 to 9; a higher one is never larger.
     flush
         ``Z_FINISH`` or ``Z_SYNC_FLUSH``.
+    sight
+        What the file looks like, if that is known. Default: it is looked at.
 
     Returns
     -------
@@ -153,55 +152,13 @@ def deflate(octets: Octets, level: int, flush: int) -> bytes:
     """
     if level not in LEVELS:
         raise ValueError(f"gzip level {level!r}: expected 1 to 9")
-    sight = _look(octets)
+    sight = look(octets) if sight is None else sight
     trial = _trials(octets, sight)
     chosen = (one for tier in LEVELS[level] for one in _choose(tier, sight, octets.nbytes, trial))
     return min((one.run(octets, flush) for one in dict.fromkeys(chosen)), key=len)
 
 
-class _Sight(NamedTuple):
-    """What a file looks like.
-
-    ``share`` of its bytes are not zero, as many of them before, between and after ``places``;
-    ``repeats`` says whether its values do.
-    """
-
-    share: float
-    places: list[int]
-    repeats: bool
-
-
-def _look(octets: Octets) -> _Sight:
-    """Glance at evenly spaced places; where they show next to nothing, look at all there is."""
-    eights = octets[: octets.nbytes // 8 * 8].view(np.uint64)
-    every = len(eights) // GLANCES
-    if every > GLANCE_EIGHTS:
-        seen = eights[: GLANCES * every].reshape(GLANCES, every)[:, :GLANCE_EIGHTS]
-        sight = _see(seen, every)
-        if sight is not None:
-            return sight
-    return _see(eights[None], 0, 1) or _Sight(0.0, [0] * PIECES, False)
-
-
-def _see(seen: np.ndarray[Any, np.dtype[np.uint64]], every: int, least: int = 32) -> _Sight | None:
-    """Tell what rows look like that begin so many eights of bytes apart, if they show enough."""
-    flat = np.ascontiguousarray(seen).reshape(-1)
-    places = np.flatnonzero(flat != 0)
-    words = flat[places].view(np.uint16)
-    words = words[words != 0]
-    if len(words) < least:
-        return None
-    shares = np.arange(1, 2 * PIECES, 2) / (2 * PIECES)
-    rows, columns = np.divmod(places[(len(places) * shares).astype(int)], seen.shape[1])
-    same = int(np.count_nonzero(words[2:] == words[:-2]))
-    return _Sight(
-        np.count_nonzero(words.view(np.uint8)) / flat.nbytes,
-        (8 * (rows * every + columns)).tolist(),
-        same > REPEATING * (len(words) - 2),
-    )
-
-
-def _trials(octets: Octets, sight: _Sight) -> Trial:
+def _trials(octets: Octets, sight: Sight) -> Trial:
     """Tell, once each, how many bytes an encoder makes of a sample of some length."""
 
     @cache
@@ -213,7 +170,7 @@ def _trials(octets: Octets, sight: _Sight) -> Trial:
     return trial
 
 
-def _sample(octets: Octets, sight: _Sight, length: int) -> tuple[Octets, Octets]:
+def _sample(octets: Octets, sight: Sight, length: int) -> tuple[Octets, Octets]:
     """Join pieces around what is not zero; also return what came before the first of them."""
     size, end = length // (8 * PIECES) * 8, 0
     starts: list[int] = []
@@ -224,11 +181,11 @@ def _sample(octets: Octets, sight: _Sight, length: int) -> tuple[Octets, Octets]
     return sample, octets[max(0, starts[0] - WINDOW_BYTES) : starts[0]]
 
 
-def _choose(tier: Tier, sight: _Sight, n_bytes: int, trial: Trial) -> list[Encoder]:
+def _choose(tier: Tier, sight: Sight, n_bytes: int, trial: Trial) -> list[Encoder]:
     """Choose a tier's encoders by what they make of a sample; of a short file, all."""
     if tier.one and not sight.repeats:
         return [RUNS if sight.share < RUNS_SHARE else FAST]
-    tried = [one for one in tier.encoders if sight.repeats or one not in SEEKING]
+    tried = [one for one in tier.encoders if _suits(one, sight)]
     length = int(SAMPLE_NONZERO / sight.share) if sight.share else n_bytes
     length = max(SAMPLE_BYTES, length)
     while 2 * length <= n_bytes:
@@ -242,6 +199,15 @@ def _choose(tier: Tier, sight: _Sight, n_bytes: int, trial: Trial) -> list[Encod
             return near[:1] if tier.one else near
         length *= 4
     return [*tried, *([PATIENT] if sight.share >= DENSE_SHARE else [])]
+
+
+def _suits(encoder: Encoder, sight: Sight) -> bool:
+    """Whether an encoder may be best for what a file looks like."""
+    if encoder in SEEKING:
+        return sight.repeats
+    if encoder in (THOROUGH, ADAPTIVE):
+        return (encoder is THOROUGH) == (sight.even and not sight.repeats)
+    return True
 
 
 def _near(tier: Tier, sizes: dict[Encoder, int], smallest: int) -> list[Encoder]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cellucid_lazy.errors import ExportError
 from cellucid_lazy.sinks.gzip import GzipPart, compress, compress_part, join_parts
 from cellucid_lazy.sinks.scratch import StoredArray, store_arrays
+from cellucid_lazy.sinks.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ def raw_bytes(values: NDArray[Any]) -> memoryview:
     return memoryview(little.reshape(-1).data).cast("B")
 
 
-def put_whole(target: Target, path: str, values: NDArray[Any]) -> Any:
-    """Encode one array as one file."""
+def put_whole(target: Target, path: str, values: NDArray[Any], sight: Sight | None = None) -> Any:
+    """Encode one array as one file; ``sight`` is what the file looks like, if that is known."""
     view = raw_bytes(values)
-    return target.put(path, [compress(view, target.level) if target.level else view])
+    return target.put(path, [compress(view, target.level, sight) if target.level else view])
 
 
 class Part(NamedTuple):

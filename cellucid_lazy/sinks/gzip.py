@@ -13,7 +13,8 @@ import numpy as np
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-from cellucid_lazy.sinks.deflate import Octets, deflate
+from cellucid_lazy.sinks.deflate import deflate
+from cellucid_lazy.sinks.sight import Octets, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +36,9 @@ HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 FINAL_BLOCK = b"\x03\x00"
 
 
-def compress(data: bytes | memoryview | np.ndarray[Any, Any], level: int) -> bytes:
+def compress(
+    data: bytes | memoryview | np.ndarray[Any, Any], level: int, sight: Sight | None = None
+) -> bytes:
     """Compress a file that is at hand in one piece.
 
     Parameters
@@ -44,6 +47,8 @@ def compress(data: bytes | memoryview | np.ndarray[Any, Any], level: int) -> byt
         Its bytes; an array gives its elements in C order.
     level
         1 to 9; a higher one is not larger.
+    sight
+        What the file looks like, if that is known. Default: it is looked at.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def compress(data: bytes | memoryview | np.ndarray[Any, Any], level: int) -> byt
         For another level.
     """
     octets = _octets(data)
-    stream = deflate(octets, level, zlib.Z_FINISH)
+    stream = deflate(octets, level, zlib.Z_FINISH, sight)
     return HEADER + stream + _trailer(isal_zlib.crc32(octets), octets.nbytes)
 
 

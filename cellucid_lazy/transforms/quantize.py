@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Bits: TypeAlias = Literal[8, 16]
 
 _DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def quantized_dtype(bits: int, /) -> np.dtype[Any]:
@@ -86,22 +86,49 @@ def quantize_block(
         If `bits` is neither 8 nor 16, or `minimum` is not below `maximum`.
     """
     dtype = quantized_dtype(bits)
-    # Python floats leave float32 arithmetic as it is, NumPy's float64 would widen it.
     minimum, maximum = float(minimum), float(maximum)
     if not minimum < maximum:
         raise ValueError(f"the minimum {minimum!r} is not below the maximum {maximum!r}")
-    missing = np.iinfo(dtype).max
     span = maximum - minimum
-    scale = (missing - 1) / span
-    with np.errstate(over="ignore", invalid="ignore"):
+    scale = (np.iinfo(dtype).max - 1) / span
+    with np.errstate(over="ignore"):
         single = np.asarray(values).astype(np.float32, copy=False)
-        # The format is defined by float32 arithmetic; only where that overflows is it widened.
-        wide = max(span, scale) > _FLOAT32_MAX
-        scaled = (single.astype(np.float64) if wide else single) - minimum
+    # Python floats leave float32 arithmetic as it is, NumPy's float64 would widen it.
+    if max(span, scale) > FLOAT32_MAX:
+        return codes_of(single.astype(np.float64), minimum, scale, dtype=dtype)
+    return codes_of(single, minimum, scale, dtype=dtype)
+
+
+def codes_of(
+    values: npt.NDArray[Any], minimum: Any, scale: Any, *, dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """Count steps from a minimum on, in the arithmetic of the values.
+
+    The format is defined by float32; float64 is for where that overflows.
+
+    Parameters
+    ----------
+    values
+        float32 or float64, any shape.
+    minimum, scale
+        Of each value or of all, as Python floats or of the values' dtype; ``scale`` in codes per
+        unit.
+    dtype
+        uint8 or uint16.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of that dtype; its highest value where a value is not finite.
+    """
+    missing = np.iinfo(dtype).max
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values - minimum
         scaled *= scale
     np.clip(scaled, 0, missing - 1, out=scaled)
-    scaled[~np.isfinite(single)] = missing
-    return scaled.astype(dtype)
+    scaled[~np.isfinite(values)] = missing
+    codes: npt.NDArray[Any] = scaled.astype(dtype)
+    return codes
 
 
 def dequantize_block(

@@ -134,8 +134,8 @@ def test_a_higher_level_is_not_larger_at_any_step(level):
 def test_sizes_against_stdlib_level_6(sizes, name):
     stdlib = len(gzip.compress(ALL[name].tobytes(), 6))
     assert sizes[name, 1] <= stdlib * 1.25 + ROOM
-    # Values that never repeat lose three thousandths.
-    worse = 1.003 if name.startswith("continuous") else 1
+    # Values that never repeat, and stand in half of the cells, lose two thousandths.
+    worse = 1.002 if name.startswith("continuous") else 1
     assert sizes[name, 6] <= stdlib * worse + ROOM
 
 
@@ -178,8 +178,8 @@ def test_a_higher_level_is_never_larger_where_a_file_is_of_many_kinds(parts):
     assert_no_level_is_larger(np.concatenate(stretches))
 
 
-def assert_no_level_is_larger(data):
-    found = [len(compress(data, level)) for level in LEVELS]
+def assert_no_level_is_larger(data, sight=None):
+    found = [len(compress(data, level, sight)) for level in LEVELS]
     assert found == sorted(found, reverse=True)
 
 

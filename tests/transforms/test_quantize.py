@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cellucid_lazy.transforms import quantize as qu
+from cellucid_lazy.transforms.quantized_columns import quantize_columns
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
 FLOATS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32))
@@ -43,6 +44,24 @@ def test_bytes_of_the_reference(values, bits):
     assert codes.dtype == expected.dtype
     assert codes.tobytes() == expected.tobytes()
     assert (minimum, maximum) == (low, high)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(FLOATS | st.just(np.zeros(0, np.float32)), max_size=8), st.sampled_from([8, 16]))
+def test_columns_together_are_as_each_alone(columns, bits):
+    begins = np.concatenate([[0], np.cumsum([len(one) for one in columns])]).astype(np.int64)
+    facts = np.full((2, len(columns)), np.nan)
+    for number, column in enumerate(columns):
+        finite = column[np.isfinite(column)]
+        if len(finite):
+            facts[:, number] = finite.min(), finite.max()
+    values = np.concatenate([*columns, np.zeros(0, np.float32)])
+    codes, zeros = quantize_columns(values, begins, facts, bits=bits)
+    for number, column in enumerate(columns):
+        bounds = qu.quantization_range(*facts[:, number].tolist())
+        alone = qu.quantize_block(np.append(column, np.float32(0)), *bounds, bits=bits)
+        assert codes[begins[number] : begins[number + 1]].tobytes() == alone[:-1].tobytes()
+        assert zeros[number] == alone[-1]
 
 
 @settings(max_examples=50, deadline=None)
