@@ -23,8 +23,11 @@ _PIECE = 6
 # of each block of cells, about 40 microseconds' work, so their number counts squared.
 _MOST_VALUES = 2 * 2**20
 _MOST_BLOCKS = 2_000
-# A pass that keeps few genes of each block needs no large ones.
-_FILTERED_VALUES = 2**20
+# A pass that keeps few genes of each block sees the rest a stored chunk at a time, so blocks may be
+# larger; but all threads shall have some.
+_FILTERED_VALUES = 4 * 2**20
+_FILTERED_BLOCKS = 8
+_LEAST_FILTERED = 2**18
 _LEAST_VALUES = 2**14
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
 _COLUMNS = 3
@@ -180,7 +183,8 @@ def _plan_by_cell(work: _Work, budget: int) -> Plan:
     most = max(_MOST_VALUES, work.n_stored // _MOST_BLOCKS)
     block = _within(room // (work.workers * _TURNING), most)
     if in_memory and 2 * work.wanted < work.n_genes:
-        block = min(block, _FILTERED_VALUES)
+        each = max(_LEAST_FILTERED, work.n_stored // (_FILTERED_BLOCKS * work.workers))
+        block = _within(room // (work.workers * _TURNING), min(each, _FILTERED_VALUES))
     joined = _within(room // (work.workers * _JOINING), most)
     genes = max(1, min(int(joined / work.per_gene), work.genes)) if in_memory else work.genes
     taken = work.workers * max(block * _TURNING, joined * _JOINING)

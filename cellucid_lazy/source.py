@@ -6,7 +6,7 @@ an atlas costs nothing per column, per embedding or per gene.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -44,6 +44,16 @@ class ArrayReader(Protocol):
 
     def read(self, *selection: slice) -> np.ndarray[Any, Any]:
         """Read one contiguous slice per dimension; dimensions left out are read whole."""
+
+
+class PartsReader(ArrayReader, Protocol):
+    """A stored array of numbers, which can be taken a part at a time where it has one dimension."""
+
+    def parts(self, start: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
+        """Read a stretch of a 1-D array: successive values as they are decoded, in any lengths.
+
+        Parts are not to be written to, and all of them are to be taken.
+        """
 
 
 @dataclass(frozen=True)

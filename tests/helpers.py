@@ -58,6 +58,9 @@ class Reads:
             reader = getattr(importlib.import_module(f"cellucid_lazy.readers.{module}"), name)
             patched.setattr(reader, "read", self._watched(reader.read))
         hdf5 = importlib.import_module("cellucid_lazy.readers.hdf5_array")
+        parts = self._watched(lambda reader, span: parts_of(reader, span.start, span.stop))
+        parts_of = hdf5.Hdf5Array.parts
+        patched.setattr(hdf5.Hdf5Array, "parts", lambda reader, *span: parts(reader, slice(*span)))
         patched.setattr(hdf5, "read_into", self._watched_bytes(hdf5.read_into))
         return self
 

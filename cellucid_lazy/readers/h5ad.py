@@ -13,7 +13,7 @@ from cellucid_lazy.readers import stored, stored_frame
 from cellucid_lazy.readers.dataset import stored_source
 from cellucid_lazy.readers.hdf5_array import Hdf5Array, identity_of
 from cellucid_lazy.readers.hdf5_strings import Hdf5Strings
-from cellucid_lazy.source import ArrayReader, Column, Expression, Source
+from cellucid_lazy.source import ArrayReader, Column, Expression, PartsReader, Source
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Hdf5Storage:
         """Whether a dataset holds text, of variable or fixed length."""
         return h5py.check_string_dtype(node.dtype) is not None or node.dtype.kind in "SU"
 
-    def reader(self, node: Any) -> ArrayReader:
+    def reader(self, node: Any) -> PartsReader:
         """Reader of a numeric dataset."""
         return Hdf5Array.of(node, self.identity)
 

@@ -23,8 +23,8 @@ from cellucid_lazy.readers.hdf5_chunks import (
     Piece,
     box_of,
     bytes_of,
+    decode,
     pieces,
-    place,
     read_into,
 )
 from cellucid_lazy.readers.hdf5_index import Identity, Storage, StoredChunk, chunk_index, storage_of
@@ -127,11 +127,43 @@ class Hdf5Array:
         if any(start == stop for start, stop in box):
             return np.empty([stop - start for start, stop in box], self.dtype)
         with self._guarded():
+            return self._read_box(box)
+
+    def parts(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """Read a stretch of a 1-D dataset, a stored chunk at a time where they are decoded here.
+
+        What takes the parts one by one needs no room for the whole, and none is copied.
+
+        Parameters
+        ----------
+        start, stop
+            First and past-the-last position.
+
+        Yields
+        ------
+        numpy.ndarray
+            The values from ``start`` on, as `read` gives them; not to be written to.
+
+        Raises
+        ------
+        DataError
+            As `read` does; when the file changed meanwhile, after the last part.
+        """
+        if start >= stop:
+            return
+        with self._guarded():
             if self.storage.layout == "chunked" and self._decodable:
-                return self._read_chunks(box)
-            if self.storage.layout == "contiguous" and self._whole_rows(box):
-                return self._read_contiguous(box)
-            return self._read_through_hdf5(box)
+                for _, part in self._decoded(((start, stop),), None):
+                    yield self._in_native_order(part)
+            else:
+                yield self._read_box(((start, stop),))
+
+    def _read_box(self, box: Box) -> NDArray[Any]:
+        if self.storage.layout == "chunked" and self._decodable:
+            return self._read_chunks(box)
+        if self.storage.layout == "contiguous" and self._whole_rows(box):
+            return self._read_contiguous(box)
+        return self._read_through_hdf5(box)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -178,39 +210,55 @@ class Hdf5Array:
         return self._in_native_order(out)
 
     def _read_chunks(self, box: Box) -> NDArray[Any]:
+        out = np.empty([stop - start for start, stop in box], self.dtype)
+        for target, part in self._decoded(box, out):
+            if target is not None and part is not target:
+                target[...] = part
+        return self._in_native_order(out)
+
+    def _decoded(
+        self, box: Box, out: NDArray[Any] | None
+    ) -> Iterator[tuple[NDArray[Any] | None, NDArray[Any]]]:
+        """Decode the chunks that a box touches: its part of ``out`` if there is one, the values."""
         assert self.chunks is not None
         index = chunk_index(self.path, self.identity, self.key)
-        out = np.empty([stop - start for start, stop in box], self.dtype)
-        fill = np.frombuffer(self.storage.fill, self.dtype)
         # Rows stored as they are need neither decoding nor the rest of their chunk.
         plain = not self.storage.filters and self.chunks[1:] == self.shape[1:]
         read = self._read_rows if plain and self._whole_rows(box) else self._read_chunk
         with _descriptor(self.path) as descriptor:
             for piece in pieces(self.shape, self.chunks, box):
+                target = None if out is None else out[piece.target]
                 stored = index.at(piece.chunk)
                 if stored.offset < 0:
-                    out[piece.target] = fill
+                    yield target, self._fill(piece)
                     continue
                 try:
-                    read(descriptor, stored, piece, out[piece.target])
+                    part = read(descriptor, stored, piece, target)
                 except ChunkError as error:
                     where = f"the chunk stored at byte {stored.offset:,}"
                     raise ChunkError(f"{where}: {error}") from error
-        return self._in_native_order(out)
+                yield target, part
+
+    def _fill(self, piece: Piece) -> NDArray[Any]:
+        fill = np.frombuffer(self.storage.fill, self.dtype)
+        return np.broadcast_to(fill, [one.stop - one.start for one in piece.target])
 
     def _read_rows(
-        self, descriptor: int, stored: StoredChunk, piece: Piece, target: NDArray[Any]
-    ) -> None:
+        self, descriptor: int, stored: StoredChunk, piece: Piece, target: NDArray[Any] | None
+    ) -> NDArray[Any]:
         assert self.chunks is not None
         nbytes = self.chunks[0] * self._row_bytes
         if stored.size != nbytes:
             raise ChunkError(f"it holds {stored.size:,} bytes, and a chunk {nbytes:,}")
+        if target is None:
+            target = np.empty([one.stop - one.start for one in piece.target], self.dtype)
         first = stored.offset + piece.source[0].start * self._row_bytes
         read_into(descriptor, bytes_of(target), first)
+        return target
 
     def _read_chunk(
-        self, descriptor: int, stored: StoredChunk, piece: Piece, target: NDArray[Any]
-    ) -> None:
+        self, descriptor: int, stored: StoredChunk, piece: Piece, target: NDArray[Any] | None
+    ) -> NDArray[Any]:
         assert self.chunks is not None
         if stored.offset + stored.size > self.identity[0]:
             raise ChunkError(f"its {stored.size:,} bytes run past the end of the file")
@@ -219,14 +267,14 @@ class Hdf5Array:
         # Bit i of the mask says that this chunk was written without filter i.
         filters = enumerate(self.storage.filters)
         used = [code for bit, code in filters if not stored.mask >> bit & 1]
-        place(raw, used, self.chunks, piece.source, target)
+        return decode(raw, used, self.chunks, piece.source, self.dtype, target)
 
     @property
     def _row_bytes(self) -> int:
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     def _in_native_order(self, out: NDArray[Any]) -> NDArray[Any]:
-        return out.byteswap(inplace=True) if self.storage.swapped else out
+        return out.byteswap(inplace=out.flags.writeable) if self.storage.swapped else out
 
 
 @contextmanager

@@ -141,14 +141,15 @@ def bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
 
-def place(
+def decode(
     raw: NDArray[np.uint8],
     filters: Sequence[int],
     chunks: Sequence[int],
     source: tuple[slice, ...],
-    target: NDArray[Any],
-) -> None:
-    """Decode one stored chunk and put a part of it where it belongs.
+    dtype: np.dtype[Any],
+    target: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Decode one stored chunk and take a part of it.
 
     Parameters
     ----------
@@ -160,16 +161,23 @@ def place(
         Shape of a chunk.
     source
         The wanted part of the chunk.
+    dtype
+        Type of its elements.
     target
-        Array of that part's shape and the stored element size, contiguous along its last axis.
+        Array of that part's shape and element size, contiguous along its last axis, that receives
+        the part. Default: none, and the part may be a view that is not to be written to.
+
+    Returns
+    -------
+    numpy.ndarray
+        The part; ``target``, if there is one.
 
     Raises
     ------
     ChunkError
         For a damaged stream, or one that holds another number of bytes than a chunk.
     """
-    itemsize = target.dtype.itemsize
-    nbytes = prod(chunks) * itemsize
+    nbytes = prod(chunks) * dtype.itemsize
     data: Any = raw
     if DEFLATE in filters:
         data = _inflate(raw, nbytes)
@@ -178,12 +186,18 @@ def place(
     if len(data) != nbytes:
         raise ChunkError(f"it holds {len(data):,} bytes, and a chunk {nbytes:,}")
     if SHUFFLE not in filters:
-        target[...] = np.frombuffer(data, target.dtype).reshape(chunks)[source]
-        return
-    planes = np.frombuffer(data, np.uint8).reshape(itemsize, *chunks)
+        part = np.frombuffer(data, dtype).reshape(chunks)[source]
+        if target is None:
+            return part
+        target[...] = part
+        return target
+    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, *chunks)
+    if target is None:
+        target = np.empty(planes[0][source].shape, dtype)
     octets = target.view(np.uint8)
     for position, plane in enumerate(planes):
-        octets[..., position::itemsize] = plane[source]
+        octets[..., position :: dtype.itemsize] = plane[source]
+    return target
 
 
 def _inflate(raw: NDArray[np.uint8], nbytes: int) -> bytes:

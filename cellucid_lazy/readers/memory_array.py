@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,3 +44,7 @@ class MemoryArray:
     def read(self, *selection: slice) -> np.ndarray[Any, Any]:
         """Take one slice per dimension, without a copy."""
         return self.values[selection]
+
+    def parts(self, start: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
+        """Take a stretch of a 1-D array."""
+        yield self.values[start:stop]

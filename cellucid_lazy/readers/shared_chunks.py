@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.source import ArrayReader
+from cellucid_lazy.source import PartsReader
 
 Ranges = NDArray[np.int64]
 
@@ -68,7 +68,7 @@ class SharedChunks:
     """
 
     def __init__(
-        self, reader: ArrayReader, blocks: Sequence[Ranges], name: str, reader_key: str
+        self, reader: PartsReader, blocks: Sequence[Ranges], name: str, reader_key: str
     ) -> None:
         self._name = name
         self._of_block: list[list[int]] = [[] for _ in blocks]
@@ -92,14 +92,14 @@ class SharedChunks:
         return [(self._name, number) for number in self._of_block[block]]
 
 
-def _read_chunk(number: int, reader: ArrayReader) -> NDArray[Any]:
+def _read_chunk(number: int, reader: PartsReader) -> NDArray[Any]:
     assert reader.chunks is not None
     begin = number * reader.chunks[0]
     return reader.read(slice(begin, min(begin + reader.chunks[0], reader.shape[0])))
 
 
 def read_ranges(
-    reader: ArrayReader, ranges: Ranges, /, decoded: Mapping[int, NDArray[Any]] | None = None
+    reader: PartsReader, ranges: Ranges, /, decoded: Mapping[int, NDArray[Any]] | None = None
 ) -> NDArray[Any]:
     """Read ranges of a 1-D stored array, one after the other; no stored chunk twice.
 
@@ -123,7 +123,7 @@ def read_ranges(
     # Where a range would begin in the result, were it read from position 0 on.
     shifts = np.cumsum(lengths) - ranges[:, 1]
     out = np.empty(int(lengths.sum()), dtype=reader.dtype)
-    for begin, values in _stretches(reader, ranges, decoded or {}):
+    for begin, values in read_stretches(reader, ranges, decoded or {}):
         end = begin + len(values)
         first = int(np.searchsorted(ranges[:, 1], begin, side="right"))
         last = int(np.searchsorted(ranges[:, 0], end, side="left"))
@@ -135,7 +135,7 @@ def read_ranges(
 
 
 def read_positions(
-    reader: ArrayReader,
+    reader: PartsReader,
     positions: NDArray[np.int64],
     /,
     decoded: Mapping[int, NDArray[Any]] | None = None,
@@ -163,29 +163,56 @@ def read_positions(
     firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
     lasts = np.append(firsts[1:], len(positions)) - 1
     ranges = np.stack([positions[firsts], positions[lasts] + 1], axis=1)
-    for begin, values in _stretches(reader, ranges, decoded or {}):
+    for begin, values in read_stretches(reader, ranges, decoded or {}):
         low, high = np.searchsorted(positions, [begin, begin + len(values)]).tolist()
         out[low:high] = values[positions[low:high] - begin]
     return out
 
 
-def _stretches(
-    reader: ArrayReader, ranges: Ranges, decoded: Mapping[int, NDArray[Any]]
+def read_stretches(
+    reader: PartsReader, ranges: Ranges, /, decoded: Mapping[int, NDArray[Any]]
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read what the ranges lie in: first position, and the values from there on."""
+    """Read what ranges of a 1-D stored array lie in, a part at a time; no stored chunk twice.
+
+    Parameters
+    ----------
+    reader
+        The stored array.
+    ranges
+        What is needed.
+    decoded
+        Values of chunks that need not be read any more, by number.
+
+    Yields
+    ------
+    tuple
+        First position, and the values from there on, not to be written to; rising, apart from each
+        other. They may reach beyond the ranges.
+    """
+    for low, high, number in _pieces(reader, ranges, decoded):
+        begin = low
+        for values in (decoded[number],) if number in decoded else reader.parts(low, high):
+            yield begin, values
+            begin += len(values)
+
+
+def _pieces(
+    reader: PartsReader, ranges: Ranges, decoded: Mapping[int, NDArray[Any]]
+) -> Iterator[tuple[int, int, int]]:
+    """Cut what ranges lie in into runs of chunks: bounds, and -1 or the number of a known chunk."""
     if reader.chunks is None:
         for begin, end in ranges.tolist():
-            yield begin, reader.read(slice(begin, end))
+            yield begin, end, -1
         return
     chunk = reader.chunks[0]
     touched = chunks_touched(ranges, chunk)
     known = np.isin(touched, list(decoded))
-    for number in touched[known].tolist():
-        yield number * chunk, decoded[number]
-    rest = touched[~known]
-    for run in np.split(rest, np.flatnonzero(np.diff(rest) != 1) + 1) if len(rest) else ():
+    apart = (np.diff(touched) != 1) | known[1:] | known[:-1]
+    for run in np.split(touched, np.flatnonzero(apart) + 1) if len(touched) else ():
         low, high = int(run[0]) * chunk, (int(run[-1]) + 1) * chunk
+        if int(run[0]) in decoded:
+            yield low, high, int(run[0])
+            continue
         first = int(np.searchsorted(ranges[:, 1], low, side="right"))
         last = int(np.searchsorted(ranges[:, 0], high, side="left")) - 1
-        low, high = max(low, int(ranges[first, 0])), min(high, int(ranges[last, 1]))
-        yield low, reader.read(slice(low, high))
+        yield max(low, int(ranges[first, 0])), min(high, int(ranges[last, 1])), -1

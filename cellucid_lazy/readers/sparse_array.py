@@ -16,8 +16,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.shared_chunks import ranges_of, read_positions, read_ranges
-from cellucid_lazy.source import ArrayReader
+from cellucid_lazy.readers.shared_chunks import (
+    ranges_of,
+    read_positions,
+    read_ranges,
+    read_stretches,
+)
+from cellucid_lazy.source import PartsReader
 
 Layout = Literal["csr", "csc"]
 
@@ -40,9 +45,9 @@ class SparseReader:
 
     layout: Layout
     shape: tuple[int, int]
-    data: ArrayReader
-    indices: ArrayReader
-    indptr: ArrayReader
+    data: PartsReader
+    indices: PartsReader
+    indptr: PartsReader
     where: str
 
     def __post_init__(self) -> None:
@@ -175,25 +180,48 @@ class SparseReader:
         scipy.sparse.csr_matrix or csc_matrix
             (n, len(minor)), or its transpose if CSC.
         """
-        indices = read_ranges(self.indices, ranges_of(pointers[:1], pointers[-1:]), decoded[1])
-        self._check_indices(indices, *between)
-        hits = self._hits(indices, minor)
-        data = read_positions(self.data, hits + pointers[0], decoded[0])
-        inner = np.searchsorted(hits, pointers - pointers[0])
-        columns = np.searchsorted(minor, indices[hits])
-        data = data.astype(self.dtype, copy=False)
+        positions, columns = self._found(pointers[0], pointers[-1], minor, between, decoded[1])
+        data = read_positions(self.data, positions, decoded[0]).astype(self.dtype, copy=False)
+        inner = np.searchsorted(positions, pointers)
         return self._matrix(data, columns, inner, n_minor=len(minor))
+
+    def _found(
+        self,
+        first: int,
+        last: int,
+        minor: NDArray[np.intp],
+        between: tuple[int, int],
+        decoded: Mapping[int, NDArray[Any]],
+    ) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+        """Find the stored values of chosen columns: their positions, and places in ``minor``.
+
+        Indices are looked at as they are decoded, while the processor's cache holds them.
+        """
+        ranges = ranges_of(np.array([first]), np.array([last]))
+        positions, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.intp)]
+        for begin, indices in read_stretches(self.indices, ranges, decoded):
+            self._check_indices(indices, *between)
+            hits = self._hits(indices, minor)
+            columns.append(np.searchsorted(minor, indices[hits]))
+            positions.append(hits + begin)
+        found, places = np.concatenate(positions), np.concatenate(columns)
+        # Chunks at the borders of the rows hold those of other rows too.
+        own = slice(*np.searchsorted(found, [first, last]).tolist())
+        return found[own], places[own]
 
     def _hits(self, indices: NDArray[Any], minor: NDArray[np.intp]) -> NDArray[np.intp]:
         if len(minor) == 1:
-            return np.flatnonzero(indices == minor[0])
+            # A Python number: with one of NumPy's all indices would be widened first.
+            return np.flatnonzero(indices == int(minor[0]))
         wanted = np.zeros(self.n_minor, dtype=np.bool_)
         wanted[minor] = True
         # Half the time of wanted[indices].
         return np.flatnonzero(wanted.take(indices))
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
-        if len(indices) and (indices.min() < 0 or indices.max() >= self.n_minor):
+        # Negative numbers are large ones if their sign is none: a pass over all finds both.
+        unsigned = indices.view(indices.dtype.str.replace("i", "u"))
+        if len(indices) and unsigned.max() >= self.n_minor:
             raise DataError(
                 f"{self.where}: between positions {start:,} and {stop:,} indices reach from "
                 f"{indices.min()} to {indices.max()}, but the other axis has {self.n_minor:,}; "

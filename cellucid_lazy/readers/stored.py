@@ -18,7 +18,7 @@ from cellucid_lazy.readers.lazy_array import element_of
 from cellucid_lazy.readers.sparse_array import SparseReader
 from cellucid_lazy.readers.sparse_blocks import major_array, major_cut
 from cellucid_lazy.readers.sparse_expression import stored_sparse
-from cellucid_lazy.source import ArrayReader, Connectivities, Element, Expression
+from cellucid_lazy.source import ArrayReader, Connectivities, Element, Expression, PartsReader
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -42,7 +42,7 @@ class Storage(Protocol):
     def is_text(self, node: Any) -> bool:
         """Whether an array holds text."""
 
-    def reader(self, node: Any) -> ArrayReader:
+    def reader(self, node: Any) -> PartsReader:
         """Reader of a numeric array."""
 
     def text_reader(self, node: Any) -> ArrayReader:

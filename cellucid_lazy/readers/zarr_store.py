@@ -17,7 +17,7 @@ from cellucid_lazy.readers.dataset import stored_source
 from cellucid_lazy.readers.remote import StorageOptions, check_url, find_mark, refusal, written
 from cellucid_lazy.readers.zarr_array import ZarrArray, key_value_store
 from cellucid_lazy.readers.zarr_identity import identity_of, stamp_of
-from cellucid_lazy.source import ArrayReader, Column, Source
+from cellucid_lazy.source import ArrayReader, Column, PartsReader, Source
 
 _MARKS = (".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
@@ -48,7 +48,7 @@ class ZarrStorage:
         """Whether an array holds text."""
         return node.dtype.kind in "OSUT"
 
-    def reader(self, node: Any) -> ArrayReader:
+    def reader(self, node: Any) -> PartsReader:
         """Reader of a numeric array."""
         return self._reader(node, np.dtype(node.dtype).newbyteorder("="))
 
@@ -56,7 +56,7 @@ class ZarrStorage:
         """Reader of a text array."""
         return self._reader(node, np.dtype(object))
 
-    def _reader(self, node: Any, dtype: np.dtype[Any]) -> ArrayReader:
+    def _reader(self, node: Any, dtype: np.dtype[Any]) -> ZarrArray:
         key = str(node.path)
         identity = identity_of(self.name, key, f"{node.metadata.to_dict()}{self.state}")
         shape = tuple(int(n) for n in node.shape)

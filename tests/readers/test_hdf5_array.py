@@ -99,6 +99,25 @@ def test_reads_what_h5py_reads(case):
 
 
 @settings(max_examples=200, deadline=None)
+@given(case=cases().filter(lambda case: len(case[0]) == 1))
+def test_parts_are_what_is_read(case):
+    shape, chunks, filters, dtype, selection, seed = case
+    data = values(shape, dtype, seed)
+    start, stop, _ = (*selection, slice(None))[0].indices(*shape)
+    with tempfile.TemporaryDirectory() as folder:
+        array = stored(Path(folder) / "a.h5", data, chunks=chunks, **FILTERS[filters])
+        parts = list(array.parts(start, stop))
+    found = np.concatenate([*parts, np.empty(0, array.dtype)])
+    same(found, data[start:stop])
+    if chunks is not None and filters in FAST:
+        assert len(parts) == len(chunk_numbers(start, stop, *chunks))
+
+
+def chunk_numbers(start, stop, chunk):
+    return {position // chunk for position in range(start, stop)}
+
+
+@settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_pieces_cover_a_box_once(case):
     shape, chunks, *_, selection, _seed = case
@@ -133,9 +152,13 @@ def test_chunks_never_written_hold_the_fill_value(tmp_path):
         x = file.create_dataset("x", (50, 7), ">i4", chunks=(8, 3), compression=4, fillvalue=258)
         x[10:20, 2:5] = 1
         expected = x[:]
+        row = file.create_dataset("row", (50,), ">i4", chunks=(8,), compression=4, fillvalue=258)
+        row[10:20] = 1
+        row = row[:]
         file.create_dataset("late", (9,), "f4", fillvalue=np.nan)
     same(described(path).read(), expected)
     same(described(path).read(slice(40, 45)), expected[40:45])
+    same(np.concatenate(list(described(path, "row").parts(3, 30))), row[3:30])
     assert np.isnan(described(path, "late").read()).all()
 
 

@@ -42,6 +42,10 @@ class Counted:
             self.decoded.update(range(span.start // self.chunk, -(-span.stop // self.chunk)))
         return np.arange(span.start, span.stop)
 
+    def parts(self, start, stop):
+        values = self.read(slice(start, stop))
+        yield from np.split(values, np.arange(0, len(values), self.chunk or 7)[1:])
+
 
 @st.composite
 def slices(draw):
