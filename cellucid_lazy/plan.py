@@ -23,8 +23,8 @@ _PIECE = 6
 # of each block of cells, about 40 microseconds' work, so their number counts squared.
 _MOST_VALUES = 2 * 2**20
 _MOST_BLOCKS = 2_000
-# A pass that keeps few genes of each block sees the rest a stored chunk at a time, so blocks may be
-# larger; but all threads shall have some.
+# A pass that keeps fewer than half of the genes holds little of a block, which may be larger then;
+# but all threads shall have some.
 _FILTERED_VALUES = 4 * 2**20
 _FILTERED_BLOCKS = 8
 _LEAST_FILTERED = 2**18
@@ -130,7 +130,7 @@ def plan_genes(
     share = min(1.0, wanted * together / max(1, n_genes))
     # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
     genes = -(-wanted // (8 * threads))
-    work = _Work(n_stored, n_genes, wanted, genes, workers, free)
+    work = _Work(n_stored, n_genes, wanted, genes, workers, threads, free)
     by_cell = _plan_by_cell(work, budget)
     # Of few stripes of genes there are too few tasks; blocks of cells are as good if they fit.
     good = by_cell.way == "external" or wanted // together >= 4 * threads
@@ -148,6 +148,7 @@ class _Work(NamedTuple):
     wanted: int
     genes: int
     workers: int
+    threads: int
     free: int
 
     @property
@@ -183,7 +184,7 @@ def _plan_by_cell(work: _Work, budget: int) -> Plan:
     most = max(_MOST_VALUES, work.n_stored // _MOST_BLOCKS)
     block = _within(room // (work.workers * _TURNING), most)
     if in_memory and 2 * work.wanted < work.n_genes:
-        each = max(_LEAST_FILTERED, work.n_stored // (_FILTERED_BLOCKS * work.workers))
+        each = max(_LEAST_FILTERED, work.n_stored // (_FILTERED_BLOCKS * work.threads))
         block = _within(room // (work.workers * _TURNING), min(each, _FILTERED_VALUES))
     joined = _within(room // (work.workers * _JOINING), most)
     genes = max(1, min(int(joined / work.per_gene), work.genes)) if in_memory else work.genes

@@ -141,10 +141,10 @@ def _columns(storage: Storage, obs: Any, n_cells: int, left_out: list[str]) -> d
     for key in stored_frame.frame_keys(obs):
         try:
             column = stored_frame.column(storage, obs, key)
+            length = stored_frame.column_length(storage, obs[key])
         except (DataError, KeyError, TypeError, ValueError, OSError) as problem:
             left_out.append(f"obs column {key!r} is left out: {_reason(problem, storage)}")
             continue
-        length = stored_frame.column_length(storage, obs[key])
         if length != n_cells:
             left_out.append(
                 f"obs column {key!r} is left out: it has {length:,} values for {n_cells:,} cells"

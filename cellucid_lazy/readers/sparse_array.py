@@ -7,8 +7,10 @@ other cells or crash the process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -83,7 +85,7 @@ class SparseReader:
     def dtype(self) -> np.dtype[Any]:
         """Type of the values that ``major`` returns; SciPy has no float16, so that is widened."""
         stored = self.data.dtype
-        return np.dtype(np.float32) if stored == np.float16 else stored
+        return np.dtype(np.float32) if stored.newbyteorder("=") == np.float16 else stored
 
     @property
     def token(self) -> str:
@@ -197,34 +199,42 @@ class SparseReader:
 
         Indices are looked at as they are decoded, while the processor's cache holds them.
         """
+        is_wanted = self._wanted(minor)
+        bounds = _Bounds(self.n_minor)
+        positions, found = [np.zeros(0, np.int64)], [np.zeros(0, self.indices.dtype)]
         ranges = ranges_of(np.array([first]), np.array([last]))
-        positions, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.intp)]
-        for begin, indices in read_stretches(self.indices, ranges, decoded):
-            self._check_indices(indices, *between)
-            hits = self._hits(indices, minor)
-            columns.append(np.searchsorted(minor, indices[hits]))
-            positions.append(hits + begin)
-        found, places = np.concatenate(positions), np.concatenate(columns)
-        # Chunks at the borders of the rows hold those of other rows too.
-        own = slice(*np.searchsorted(found, [first, last]).tolist())
-        return found[own], places[own]
+        for begin, values in read_stretches(self.indices, ranges, decoded):
+            # Chunks at the borders of the rows hold those of other rows too.
+            start = max(first - begin, 0)
+            indices = values[start : max(last - begin, 0)]
+            # Told when all is read: that the file was replaced explains it better.
+            if bounds.admit(indices):
+                hits = np.flatnonzero(is_wanted(indices))
+                positions.append(hits + (begin + start))
+                found.append(indices[hits])
+        self._check_bounds(bounds, *between)
+        return np.concatenate(positions), np.searchsorted(minor, np.concatenate(found))
 
-    def _hits(self, indices: NDArray[Any], minor: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _wanted(self, minor: NDArray[np.intp]) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+        """Tell which indices are among chosen ones."""
         if len(minor) == 1:
             # A Python number: with one of NumPy's all indices would be widened first.
-            return np.flatnonzero(indices == int(minor[0]))
+            return partial(operator.eq, int(minor[0]))
         wanted = np.zeros(self.n_minor, dtype=np.bool_)
         wanted[minor] = True
         # Half the time of wanted[indices].
-        return np.flatnonzero(wanted.take(indices))
+        return wanted.take
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
-        # Negative numbers are large ones if their sign is none: a pass over all finds both.
-        unsigned = indices.view(indices.dtype.str.replace("i", "u"))
-        if len(indices) and unsigned.max() >= self.n_minor:
+        bounds = _Bounds(self.n_minor)
+        bounds.admit(indices)
+        self._check_bounds(bounds, start, stop)
+
+    def _check_bounds(self, bounds: _Bounds, start: int, stop: int) -> None:
+        if bounds.exceeded:
             raise DataError(
                 f"{self.where}: between positions {start:,} and {stop:,} indices reach from "
-                f"{indices.min()} to {indices.max()}, but the other axis has {self.n_minor:,}; "
+                f"{bounds.low} to {bounds.high}, but the other axis has {self.n_minor:,}; "
                 "the matrix is corrupted, write the file again"
             )
 
@@ -244,6 +254,31 @@ class SparseReader:
             shape=(n, m) if by_row else (m, n),
             copy=False,
         )
+
+
+class _Bounds:
+    """Whether indices lie below a limit; where they do not, how far they reach."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.low, self.high = 0, 0
+        self.exceeded = False
+
+    def admit(self, indices: NDArray[Any]) -> bool:
+        """Look at some indices; tell whether all of them lie within."""
+        if not len(indices) or self._within(indices):
+            return True
+        self.exceeded = True
+        self.low = min(self.low, int(indices.min()))
+        self.high = max(self.high, int(indices.max()))
+        return False
+
+    def _within(self, indices: NDArray[Any]) -> bool:
+        dtype = indices.dtype
+        if dtype.kind == "i" and self._limit > np.iinfo(dtype).max:
+            return bool(indices.min() >= 0)
+        # Read without a sign, negative numbers are beyond the limit too: one pass is enough.
+        return bool(indices.view(dtype.str.replace("i", "u")).max() < self._limit)
 
 
 class MajorBlocks:

@@ -126,9 +126,10 @@ def _nullable(storage: Storage, key: str, group: Any) -> Column:
     text = storage.is_text(node)
     values = storage.text_reader(node) if text else storage.reader(node)
     mask = storage.reader(group["mask"])
-    if mask.shape != values.shape:
+    if mask.shape != values.shape or len(mask.shape) != 1:
         raise DataError(
-            f"{where(storage, group)}: values have shape {values.shape}, their mask {mask.shape}"
+            f"{where(storage, group)}: values have shape {values.shape}, their mask {mask.shape}; "
+            "one of each per cell is needed"
         )
     if text or values.dtype.kind == "b":
         build = partial(_masked, values, mask, _missing_label)

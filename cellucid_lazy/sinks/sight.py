@@ -146,7 +146,8 @@ def _see_columns(
     filled = np.count_nonzero(words.view(np.uint8), axis=(1, 2)) / _SAMPLED
     n_bytes = n_rows * values.dtype.itemsize
     shares = filled * count[:, 0] / n_bytes
-    places = rows[first + (count * _shares()).astype(np.int64)] * values.dtype.itemsize
+    places = rows[first + (count * _shares()).astype(np.int64)].astype(np.int64)
+    places *= values.dtype.itemsize
     told = shares, places, same > REPEATING * seen, _is_even(places, n_bytes)
     for number, *sight in zip(chosen.tolist(), *(one.tolist() for one in told), strict=True):
         sights[number] = Sight(*sight)

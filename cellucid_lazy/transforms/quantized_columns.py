@@ -61,16 +61,19 @@ def quantize_columns(
     with np.errstate(over="ignore"):
         spans = ranges[:, 1] - ranges[:, 0]
         scales = (np.iinfo(dtype).max - 1) / spans
-        single_lows, single_scales = ranges[:, 0].astype(np.float32), scales.astype(np.float32)
+    # Where float32 overflows nothing is scaled at first: these columns are done again, one by one.
+    wide = np.maximum(spans, scales) > FLOAT32_MAX
+    single_lows = np.where(wide, 0, ranges[:, 0]).astype(np.float32)
+    single_scales = np.where(wide, 0, scales).astype(np.float32)
     counts = np.diff(begins)
     for run in gene_runs(counts, most_values=_VALUES, most_genes=_COLUMNS):
         stored = slice(int(begins[run.start]), int(begins[run.stop]))
         own = single_lows[run], single_scales[run]
-        spread = (np.repeat(one, counts[run]) for one in own)
+        # A single column's own values serve all that is stored of it.
+        spread = own if len(own[0]) == 1 else [np.repeat(one, counts[run]) for one in own]
         codes[stored] = codes_of(values[stored], *spread, dtype=dtype)
         zeros[run] = codes_of(np.zeros(len(own[0]), np.float32), *own, dtype=dtype)
-    # float32 overflows: these are done again.
-    for column in np.flatnonzero(np.maximum(spans, scales) > FLOAT32_MAX).tolist():
+    for column in np.flatnonzero(wide).tolist():
         stored = slice(int(begins[column]), int(begins[column + 1]))
         low, high = ranges[column].tolist()
         codes[stored] = quantize_block(values[stored], low, high, bits=bits)

@@ -46,6 +46,18 @@ def test_bytes_of_the_reference(values, bits):
     assert (minimum, maximum) == (low, high)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_columns_beyond_float32_arithmetic_say_nothing(bits):
+    tiny, wide = np.float32([1e-39, 3e-39]), np.float32([-3e38, 3e38, 0])
+    values, begins = np.concatenate([tiny, wide]), np.array([0, 2, 5])
+    extremes = np.array([[0, wide.min()], [tiny.max(), wide.max()]], np.float64)
+    codes, zeros = quantize_columns(values, begins, extremes, bits=bits)
+    alone = [qu.quantize_block(tiny, *extremes[:, 0], bits=bits)]
+    alone.append(qu.quantize_block(wide, *extremes[:, 1], bits=bits))
+    assert codes.tolist() == np.concatenate(alone).tolist()
+    assert zeros.tolist() == [0, codes[-1]]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(FLOATS | st.just(np.zeros(0, np.float32)), max_size=8), st.sampled_from([8, 16]))
 def test_columns_together_are_as_each_alone(columns, bits):
