@@ -24,10 +24,18 @@ from cellucid_lazy.readers.hdf5_chunks import (
     box_of,
     bytes_of,
     decode,
+    opened,
     pieces,
     read_into,
 )
-from cellucid_lazy.readers.hdf5_index import Identity, Storage, StoredChunk, chunk_index, storage_of
+from cellucid_lazy.readers.hdf5_index import (
+    Identity,
+    Storage,
+    StoredChunk,
+    chunk_index,
+    native,
+    storage_of,
+)
 from cellucid_lazy.readers.hdf5_lzf import LZF, lzf_decoder
 
 if TYPE_CHECKING:
@@ -93,7 +101,7 @@ class Hdf5Array:
             raise DataError(f"{path}: {key} holds nothing (a null dataset); expected an array")
         shape = tuple(int(size) for size in dataset.shape)
         try:
-            dtype = _native(dataset.dtype)
+            dtype = native(dataset.dtype)
         except TypeError as error:
             raise DataError(f"{path}: {key}: {error}; write it again as numbers or text") from error
         return cls(path, key, identity, shape, dtype, dataset.chunks, storage_of(dataset))
@@ -217,7 +225,7 @@ class Hdf5Array:
 
     def _read_contiguous(self, box: Box) -> NDArray[Any]:
         out = np.empty([stop - start for start, stop in box], self.dtype)
-        with _descriptor(self.path) as descriptor:
+        with opened(self.path) as descriptor:
             read_into(descriptor, bytes_of(out), self.storage.offset + box[0][0] * self._row_bytes)
         return self._in_native_order(out)
 
@@ -237,7 +245,7 @@ class Hdf5Array:
         # Rows stored as they are need neither decoding nor the rest of their chunk.
         plain = not self.storage.filters and self.chunks[1:] == self.shape[1:]
         read = self._read_rows if plain and self._whole_rows(box) else self._read_chunk
-        with _descriptor(self.path) as descriptor:
+        with opened(self.path) as descriptor:
             for piece in pieces(self.shape, self.chunks, box):
                 target = None if out is None else out[piece.target]
                 stored = index.at(piece.chunk)
@@ -287,21 +295,3 @@ class Hdf5Array:
 
     def _in_native_order(self, out: NDArray[Any]) -> NDArray[Any]:
         return out.byteswap(inplace=out.flags.writeable) if self.storage.swapped else out
-
-
-@contextmanager
-def _descriptor(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype in native byte order, without the HDF5 facts h5py attaches to it."""
-    if dtype.kind == "O":
-        return np.dtype(object)
-    if dtype.names is None and dtype.subdtype is None:
-        dtype = np.dtype(dtype.str)
-    return dtype.newbyteorder("=")

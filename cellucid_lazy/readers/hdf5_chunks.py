@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,6 +119,16 @@ def _side(chunk: int, start: int, stop: int) -> list[tuple[int, slice, slice]]:
         inner = slice(low - position * chunk, high - position * chunk)
         side.append((position, inner, slice(low - start, high - start)))
     return side
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """Open a file for reading bytes; gives its descriptor."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def read_into(descriptor: int, target: NDArray[np.uint8], offset: int) -> None:

@@ -174,3 +174,12 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in native byte order, without the HDF5 facts h5py attaches to it."""
+    if dtype.kind == "O":
+        return np.dtype(object)
+    if dtype.names is None and dtype.subdtype is None:
+        dtype = np.dtype(dtype.str)
+    return dtype.newbyteorder("=")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers.index_bounds import IndexBounds
 from cellucid_lazy.readers.shared_chunks import (
     ranges_of,
     read_positions,
@@ -200,7 +201,7 @@ class SparseReader:
         Indices are looked at as they are decoded, while the processor's cache holds them.
         """
         is_wanted = self._wanted(minor)
-        bounds = _Bounds(self.n_minor)
+        bounds = IndexBounds(self.n_minor)
         positions, found = [np.zeros(0, np.int64)], [np.zeros(0, self.indices.dtype)]
         ranges = ranges_of(np.array([first]), np.array([last]))
         for begin, values in read_stretches(self.indices, ranges, decoded):
@@ -226,11 +227,11 @@ class SparseReader:
         return wanted.take
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
-        bounds = _Bounds(self.n_minor)
+        bounds = IndexBounds(self.n_minor)
         bounds.admit(indices)
         self._check_bounds(bounds, start, stop)
 
-    def _check_bounds(self, bounds: _Bounds, start: int, stop: int) -> None:
+    def _check_bounds(self, bounds: IndexBounds, start: int, stop: int) -> None:
         if bounds.exceeded:
             raise DataError(
                 f"{self.where}: between positions {start:,} and {stop:,} indices reach from "
@@ -254,31 +255,6 @@ class SparseReader:
             shape=(n, m) if by_row else (m, n),
             copy=False,
         )
-
-
-class _Bounds:
-    """Whether indices lie below a limit; where they do not, how far they reach."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.low, self.high = 0, 0
-        self.exceeded = False
-
-    def admit(self, indices: NDArray[Any]) -> bool:
-        """Look at some indices; tell whether all of them lie within."""
-        if not len(indices) or self._within(indices):
-            return True
-        self.exceeded = True
-        self.low = min(self.low, int(indices.min()))
-        self.high = max(self.high, int(indices.max()))
-        return False
-
-    def _within(self, indices: NDArray[Any]) -> bool:
-        dtype = indices.dtype
-        if dtype.kind == "i" and self._limit > np.iinfo(dtype).max:
-            return bool(indices.min() >= 0)
-        # Read without a sign, negative numbers are beyond the limit too: one pass is enough.
-        return bool(indices.view(dtype.str.replace("i", "u")).max() < self._limit)
 
 
 class MajorBlocks:
