@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,23 @@ class IndexBounds:
 
     Attributes
     ----------
-    exceeded
-        Whether an index was seen that lies beyond.
     low, high
-        The extremes of all where one did.
+        The extremes where an index lies beyond; ``low`` is above ``high`` until then.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.low, self.high = 0, 0
-        self.exceeded = False
+        self.low, self.high = math.inf, -math.inf
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether an index was seen that lies beyond."""
+        return self.low <= self.high
 
     def admit(self, indices: NDArray[Any]) -> bool:
         """Look at some indices; tell whether all of them lie within."""
         if not len(indices) or self._within(indices):
             return True
-        self.exceeded = True
         self.low = min(self.low, int(indices.min()))
         self.high = max(self.high, int(indices.max()))
         return False

@@ -66,6 +66,12 @@ def test_indices_beyond_the_other_axis_are_refused(index_dtype, n_columns, wrong
         matrix.major(0, 1)
 
 
+def test_the_reach_of_wrong_indices_is_theirs():
+    matrix = reader([7_000, 5_000, 9_000], n_rows=1, n_columns=10)
+    with pytest.raises(DataError, match="indices reach from 5000 to 9000"):
+        matrix.major(0, 1)
+
+
 def test_rows_are_not_blamed_for_their_neighbours():
     matrix = reader([0, 5, 9_000, 1, 2, 3], n_rows=2, n_columns=10)
     decoded = ({}, {0: matrix.indices.read()})
