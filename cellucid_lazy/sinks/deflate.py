@@ -46,7 +46,7 @@ class Encoder(NamedTuple):
 # Measured on genes of a 200,000-cell atlas by the share of bytes that are not zero; stdlib's gzip 6
 # is 1. N are log-normalized float32, 8 the same of 8 bits, C counts as float32:
 #
-#   not zero        FAST            RUNS           QUICK          STEADY         THOROUGH
+#   not zero        FAST            RUNS           QUICK          STEADY         ADAPTIVE
 #                 N    8    C     N    8    C     N    8    C     N    8    C     N    8    C
 #   < 0.2 %     2.32 1.27 2.27  0.93 0.77 0.94  0.99 1.04 1.01  0.99 0.92 0.98  0.99 0.95 0.93
 #   0.2-0.5 %   1.81 1.24 1.73  0.92 0.73 0.94  0.99 1.03 1.07  0.99 0.87 0.99  0.98 0.89 0.90
