@@ -1,6 +1,10 @@
 """Viewer-ready outputs of single-cell AnnData atlases, as lazy Dask arrays."""
 
-from cellucid_lazy.catalogue import Catalogue, outputs
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cellucid_lazy.errors import (
     CellucidLazyError,
     CollisionError,
@@ -13,11 +17,14 @@ from cellucid_lazy.errors import (
     MissingKeyError,
     OptionError,
 )
-from cellucid_lazy.materialize import explain, to_bytes, to_directory
 from cellucid_lazy.options import Options
-from cellucid_lazy.output import Output
-from cellucid_lazy.readers import open  # noqa: A004
-from cellucid_lazy.source import Source
+
+if TYPE_CHECKING:
+    from cellucid_lazy.catalogue import Catalogue, outputs
+    from cellucid_lazy.engine.output import Output
+    from cellucid_lazy.export import explain, to_bytes, to_directory, to_sink
+    from cellucid_lazy.readers import open  # noqa: A004
+    from cellucid_lazy.source import Source
 
 __version__ = "0.1.0"
 
@@ -41,4 +48,26 @@ __all__ = [
     "outputs",
     "to_bytes",
     "to_directory",
+    "to_sink",
 ]
+
+# Imported on first use, so that the command line can print its help without dask.
+_MODULES = {
+    "catalogue": ("Catalogue", "outputs"),
+    "engine.output": ("Output",),
+    "export": ("explain", "to_bytes", "to_directory", "to_sink"),
+    "readers": ("open",),
+    "source": ("Source",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

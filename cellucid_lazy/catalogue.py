@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cellucid_lazy.codecs import codec_for
+from cellucid_lazy.engine.output import Output
 from cellucid_lazy.errors import OptionError, missing_key
+from cellucid_lazy.kinds import KINDS, Dataset, Row
+from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
-from cellucid_lazy.output import Output
-from cellucid_lazy.outputs import KINDS, Context, Selection, resolve
-from cellucid_lazy.outputs.obs import usable
-from cellucid_lazy.outputs.waiting import waiting_bytes
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.show import as_html, as_text
 from cellucid_lazy.source import Source
@@ -27,7 +26,7 @@ def outputs(source: Any, options: Options | None = None) -> Catalogue:
     Parameters
     ----------
     source
-        What `open` gives, or anything it takes.
+        What `open` returns, or anything it takes.
     options
         Settings. Default: ``Options()``.
 
@@ -43,85 +42,111 @@ def outputs(source: Any, options: Options | None = None) -> Catalogue:
     MissingKeyError
         When an obs key or the latent key of the options is not there.
     OptionError
-        When ``options`` are none.
+        When `options` are not `Options`, or name an unknown codec.
     """
-    if options is None:
-        options = Options()
+    options = Options() if options is None else options
     if not isinstance(options, Options):
-        raise TypeError(f"options must be Options(...), not {type(options).__name__}")
+        raise OptionError(f"options must be Options(...), not {type(options).__name__}")
+    codec = codec_for(options.compression)
     opened = source if isinstance(source, Source) else open_source(source)
-    context = resolve(opened, options)
-    return Catalogue(context, context.everything)
+    return Catalogue(Dataset.resolve(opened, options, suffix=codec.suffix))
 
 
 class Catalogue(Mapping[str, Output]):
     """An immutable mapping of names to outputs.
 
-    Names come from metadata; a gene's name needs the identifiers, which are read when genes are
-    first listed or looked up. An output is built when it is asked for, and kept.
+    Names come from metadata; those of genes are read when genes are first listed or looked up. An
+    output is built on access, and kept.
+
+    Parameters
+    ----------
+    dataset
+        What is offered, and what is chosen of it.
+    selected
+        Names of the chosen outputs; None for all.
     """
 
-    def __init__(
-        self, context: Context, selection: Selection, chosen: frozenset[str] | None = None
-    ) -> None:
-        self._context = context
-        self._selection = selection
-        self._chosen = chosen
+    def __init__(self, dataset: Dataset, selected: frozenset[str] | None = None) -> None:
+        self._dataset = dataset
+        self._selected = selected
         self._built: dict[str, Output] = {}
-        self._listed: dict[str, dict[str, None]] = {}
+        self._listed: dict[str, dict[str, Name]] = {}
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is offered, and what is chosen of it; for use inside this library."""
+        return self._dataset
 
     @property
     def source(self) -> Source:
         """The dataset."""
-        return self._context.source
+        return self._dataset.source
 
     @property
     def options(self) -> Options:
         """The settings."""
-        return self._context.options
+        return self._dataset.options
 
     @property
     def latent_key(self) -> str | None:
         """The obsm key of the latent space that outlier quantiles are measured in, if any."""
-        return self._context.latent_key
+        return self._dataset.latent_key
 
-    def _of_kind(self, kind: str) -> dict[str, None]:
+    def listed(self, kind: str) -> Mapping[str, Name]:
+        """List the outputs of a kind by their names as text; for use inside this library."""
         if kind not in self._listed:
-            names = KINDS[kind].names(self._context, self._selection)
-            chosen = self._chosen
-            self._listed[kind] = {name: None for name in names if chosen is None or name in chosen}
+            names = KINDS[kind].names(self._dataset, KINDS[kind].keys(self._dataset))
+            by_text = {str(name): name for name in names}
+            if self._selected is not None:
+                by_text = {text: by_text[text] for text in by_text if text in self._selected}
+            self._listed[kind] = by_text
         return self._listed[kind]
+
+    def find(self, name: str) -> Name:
+        """Look up the parts of a name, or raise MissingKeyError; for use inside this library."""
+        if name not in self:
+            raise missing_key("output", str(name), self, where=self.source.name)
+        return self.listed(kind_of(name))[name]
+
+    def rows(self) -> dict[str, list[Row]]:
+        """Describe the outputs for a table, by kind; for use inside this library."""
+        return {
+            prefix: list(kind.rows(self._dataset, list(self.listed(prefix).values())))
+            for prefix, kind in KINDS.items()
+        }
+
+    def problems(self) -> list[str]:
+        """List why a folder of all outputs would be refused, a sentence each."""
+        return list(name_problems(name for kind in KINDS for name in self.listed(kind).values()))
 
     def __getitem__(self, name: str) -> Output:
         if name not in self._built:
-            if name not in self:
-                raise missing_key("output", str(name), self, where=self.source.name)
-            kind = name.split("/", 1)[0]
-            self._built[name] = KINDS[kind].build(self._context, self._selection, name)
+            found = self.find(name)
+            self._built[name] = KINDS[found.kind].build(self._dataset, found)
         return self._built[name]
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        kind = name.split("/", 1)[0]
-        return kind in KINDS and name in self._of_kind(kind)
+        kind = kind_of(name)
+        return kind in KINDS and name in self.listed(kind)
 
     def __iter__(self) -> Iterator[str]:
         for kind in KINDS:
-            yield from self._of_kind(kind)
+            yield from self.listed(kind)
 
     def __len__(self) -> int:
-        return sum(len(self._of_kind(kind)) for kind in KINDS)
+        return sum(len(self.listed(kind)) for kind in KINDS)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Catalogue):
             return NotImplemented
-        mine, others = self._context, other._context
-        same = (mine.source is others.source, mine.options == others.options)
-        return all(same) and self._selection == other._selection
+        mine, others = self._dataset, other._dataset
+        same = mine.source is others.source and mine.options == others.options
+        return same and mine.choice == others.choice and self._selected == other._selected
 
     def __hash__(self) -> int:
-        return hash((id(self.source), self.options, self._selection))
+        return hash((self.options, self._selected))
 
     def names(self, kind: str | None = None) -> tuple[str, ...]:
         """List names.
@@ -129,24 +154,23 @@ class Catalogue(Mapping[str, Output]):
         Parameters
         ----------
         kind
-            ``"points"``, ``"vectors"``, ``"obs"``, ``"var"``, ``"connectivity"`` or
-            ``"manifest"``. Default: all.
+            First part of the names, such as ``"obs"``. Default: all kinds.
 
         Returns
         -------
         tuple of str
-            In order; listing genes reads their identifiers.
+            In order; listing genes reads their names.
 
         Raises
         ------
         MissingKeyError
-            For another kind.
+            For an unknown kind.
         """
         if kind is None:
             return tuple(self)
         if kind not in KINDS:
             raise missing_key("kind of output", str(kind), KINDS, where=self.source.name)
-        return tuple(self._of_kind(kind))
+        return tuple(self.listed(kind))
 
     def select(self, *patterns: str) -> Catalogue:
         """Narrow the catalogue.
@@ -160,107 +184,58 @@ class Catalogue(Mapping[str, Output]):
         Returns
         -------
         Catalogue
-            Offers what matches. The manifests of an export made from it tell of just that.
+            Offers what matches, in the same order. The manifests of an export made from it describe
+            just that.
 
         Raises
         ------
         MissingKeyError
             When a pattern matches nothing.
         OptionError
-            For something that is no text.
+            For a pattern that is not text.
         """
-        chosen: dict[str, None] = {}
+        selected: set[str] = set()
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
             matches = self._matching(pattern)
             if not matches:
-                # A name without a kind may be a gene's.
-                genes = "/" not in pattern or _may_match(pattern, "var/")
-                names = self if genes else self._without_genes()
-                raise missing_key("output matching", pattern, names, where=self.source.name)
-            chosen |= dict.fromkeys(matches)
-        return Catalogue(self._context, _narrowed(self._selection, chosen), frozenset(chosen))
-
-    def for_viewer(self) -> Catalogue:
-        """Complete the choice to what a folder for the viewer needs.
-
-        Embeddings (all, where none was chosen), the manifests, and for each chosen category both
-        its codes and its outlier quantiles; in the export shape of the manifests.
-
-        Returns
-        -------
-        Catalogue
-            Every output with a file belongs into the folder.
-        """
-        selection = self._selection
-        dimensions = selection.dimensions or self._context.everything.dimensions
-        fields = tuple(one for one in selection.fields if one[1] in dimensions)
-        context = self._context.with_options(replace(self.options, manifest_shape="export"))
-        return Catalogue(context, replace(selection, dimensions=dimensions, fields=fields))
-
-    def within(self, budget: int, *, keep: Any = None) -> Catalogue:
-        """The same outputs, built for a budget.
-
-        Parameters
-        ----------
-        budget
-            Bytes; arrays that need two passes and take more than a quarter of it are read twice.
-        keep
-            Where what waits goes instead of memory, as `transforms.keeping.Keep`.
-
-        Returns
-        -------
-        Catalogue
-            Offers the same names and bytes.
-        """
-        return Catalogue(self._context.within(budget, keep), self._selection, self._chosen)
-
-    def waiting_bytes(self, names: Collection[str]) -> int:
-        """Tell how many bytes wait at most while outputs are made in one call."""
-        return waiting_bytes(self._context, self._selection, names)
-
-    def usable_obs(self) -> tuple[str, ...]:
-        """Columns of obs that can be shown; warns of the others. Labels are read as needed."""
-        return usable(self._context, self._selection)
-
-    def _without_genes(self) -> Iterator[str]:
-        return (name for kind in KINDS if kind != "var" for name in self._of_kind(kind))
+                raise missing_key(
+                    "output matching", pattern, self._suggestions(pattern), where=self.source.name
+                )
+            selected.update(matches)
+        dataset = self._dataset
+        kinds = {kind_of(name) for name in selected}
+        for kind in KINDS:
+            # Genes are not listed unless one is selected.
+            names = self.listed(kind) if kind in kinds else {}
+            keys = dict.fromkeys(name.key for text, name in names.items() if text in selected)
+            dataset = dataset.choose(kind, keys)
+        return Catalogue(dataset, frozenset(selected))
 
     def _matching(self, pattern: str) -> list[str]:
-        matches = []
+        matches: list[str] = []
         for kind in KINDS:
             if _may_match(pattern, f"{kind}/"):
-                names = self._of_kind(kind)
+                names = self.listed(kind)
                 matches += [pattern] if pattern in names else fnmatch.filter(names, pattern)
         return matches
 
+    def _suggestions(self, pattern: str) -> Iterator[str]:
+        """List names of the kinds that were meant; without a kind, the pattern may be any key."""
+        for kind in KINDS:
+            if "/" not in pattern or _may_match(pattern, f"{kind}/"):
+                yield from self.listed(kind)
+
     def __repr__(self) -> str:
-        return as_text(self)
+        return as_text(self.source, self.rows())
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        return as_html(self.source, self.rows())
 
 
-def _may_match(pattern: str, prefix: str) -> bool:
-    """Whether a pattern can match names with a prefix, told from its literal beginning."""
+def _may_match(pattern: str, start: str) -> bool:
+    """Whether a pattern can match names with this start, judged by what precedes a wildcard."""
     wildcard = _WILDCARD.search(pattern)
     literal = pattern[: wildcard.start()] if wildcard else pattern
-    return literal.startswith(prefix) or (wildcard is not None and prefix.startswith(literal))
-
-
-def _narrowed(selection: Selection, names: Mapping[str, None]) -> Selection:
-    """The fields that a choice of names stands for."""
-    parts = [name.split("/") for name in names]
-    dimensions = {int(part[1][0]) for part in parts if part[0] == "points"}
-    fields = {("/".join(part[1:-1]), int(part[-1][0])) for part in parts if part[0] == "vectors"}
-    obs = {"/".join(part[1:-1]) for part in parts if part[0] == "obs"}
-    genes = tuple("/".join(part[1:]) for part in parts if part[0] == "var")
-    return replace(
-        selection,
-        dimensions=tuple(d for d in selection.dimensions if d in dimensions),
-        fields=tuple(one for one in selection.fields if one in fields),
-        obs=tuple(key for key in selection.obs if key in obs),
-        genes=genes,
-        connectivity=selection.connectivity and any(p[0] == "connectivity" for p in parts),
-    )
+    return literal.startswith(start) or (wildcard is not None and start.startswith(literal))

@@ -50,7 +50,7 @@ class FallbackWarning(UserWarning):
     """A layout that had to be loaded whole instead of read lazily."""
 
 
-def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) -> MissingKeyError:
+def missing_key(kind: str, key: object, available: Iterable[str], *, where: str) -> MissingKeyError:
     """Build the error for a name that is not there, with close matches.
 
     Parameters
@@ -58,7 +58,7 @@ def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) ->
     kind
         What was looked up, such as ``"obs column"``.
     key
-        The name asked for.
+        The name asked for, or whatever was given for it.
     available
         The names that exist.
     where
@@ -69,9 +69,9 @@ def missing_key(kind: str, key: str, available: Iterable[str], *, where: str) ->
     MissingKeyError
         Ready to raise.
     """
-    names = list(available)
-    close = _same_but_for_case(key, names)
-    close = close or difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    names, text = list(available), str(key)
+    close = _same_but_for_case(text, names)
+    close = close or difflib.get_close_matches(text, names, n=3, cutoff=0.6)
     if close:
         hint = "did you mean " + " or ".join(repr(name) for name in close) + "?"
     elif names:
@@ -102,3 +102,32 @@ def no_raw(where: str) -> MissingKeyError:
         Ready to raise.
     """
     return MissingKeyError(f"{where}: there is no raw matrix, raw/X; do without use_raw")
+
+
+def format_count(number: int, noun: str) -> str:
+    """Format a number of things: ``1 gene``, ``2,000 genes``.
+
+    Parameters
+    ----------
+    number
+        How many there are.
+    noun
+        The thing, in the singular; its plural takes an s.
+
+    Returns
+    -------
+    str
+        Number and noun.
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def format_size(n_bytes: float) -> str:
+    """Format a number of bytes: ``1.6 MB``; ``?`` for NaN."""
+    if n_bytes != n_bytes:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -48,7 +49,7 @@ class Options:
     obs_categorical_dtype
         ``"auto"`` (by the number of categories), ``"uint8"`` or ``"uint16"``.
     compression
-        gzip level 1-9; None or 0 for none.
+        gzip level 1-9, or ``"name:level"`` of another codec; None or 0 for none.
     manifest_shape
         ``"export"``, the shape of an exported folder, or ``"live"``, the shape a server answers.
     created_at
@@ -76,7 +77,7 @@ class Options:
     var_quantization: Literal[8, 16] | None = None
     obs_continuous_quantization: Literal[8, 16] | None = None
     obs_categorical_dtype: Literal["auto", "uint8", "uint16"] = "auto"
-    compression: int | None = None
+    compression: int | str | None = None
     manifest_shape: Literal["export", "live"] = "export"
     created_at: str | None = None
 
@@ -85,7 +86,7 @@ class Options:
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         for name, allowed in _CHOICES.items():
             _choice(name, getattr(self, name), allowed)
-        object.__setattr__(self, "compression", compression_level(self.compression))
+        object.__setattr__(self, "compression", compression_setting(self.compression))
         for spec in fields(self):
             value = getattr(self, spec.name)
             if spec.name == "gene_id_column" or (spec.type == "str | None" and value is not None):
@@ -98,7 +99,6 @@ class Options:
             warnings.warn(
                 f"centroid_outlier_quantile={quantile} is not between 0.5 and 1; "
                 f"{DEFAULT_QUANTILE} is used",
-                UserWarning,
                 stacklevel=4,
             )
             quantile = DEFAULT_QUANTILE
@@ -106,7 +106,6 @@ class Options:
         if min_points < 1:
             warnings.warn(
                 f"centroid_min_points={min_points} is below 1; {DEFAULT_MIN_POINTS} is used",
-                UserWarning,
                 stacklevel=4,
             )
             min_points = DEFAULT_MIN_POINTS
@@ -123,29 +122,25 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 
-def compression_level(level: Any) -> int | None:
-    """Check a gzip level; 0 means None.
+_NAMED_CODEC = re.compile(r"([a-z][a-z0-9_-]*):(\d+)")
 
-    Parameters
-    ----------
-    level
-        A whole number from 1 to 9; None or 0 for none.
 
-    Returns
-    -------
-    int or None
-        1-9, or None for no compression.
+def compression_setting(given: Any) -> int | str | None:
+    """Check and normalize a compression setting: a gzip level, ``"name:level"``, None or 0.
 
-    Raises
-    ------
-    OptionError
-        For anything else.
+    gzip becomes its level, even if it is named. The name of another codec is not checked here. 0
+    becomes None. Raises OptionError for anything else.
     """
-    if level is None or (level == 0 and not isinstance(level, str)):
+    level = given
+    if isinstance(given, str) and (named := _NAMED_CODEC.fullmatch(given)):
+        if named[1] != "gzip":
+            return given
+        level = int(named[2])
+    elif given is None or (given == 0 and not isinstance(given, str)):
         return None
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 9:
         raise OptionError(
-            f"compression={level!r}: a gzip level is a whole number from 1 to 9, or None for none"
+            f"compression={given!r}: a gzip level is a whole number from 1 to 9, or None for none"
         )
     return level
 

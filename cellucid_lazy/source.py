@@ -1,29 +1,33 @@
-"""Source: the lazy view of a dataset that everything above may ask. No format is known here.
+"""What a dataset answers, whatever holds it: columns, arrays per cell, matrices, names.
 
-A source answers from metadata at once. Its arrays are built by calling a function, so that opening
-an atlas costs nothing per column, per embedding or per gene.
+A source answers from metadata. Its arrays are built by calling a method, so opening an atlas costs
+nothing per column or per gene. Everything here pickles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from numpy.typing import NDArray
+from scipy import sparse
 
-from cellucid_lazy.wording import counted
-
-if TYPE_CHECKING:
-    import dask.array as da
+from cellucid_lazy.errors import format_count
+from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
 
 ColumnKind = Literal["continuous", "category"]
+Layout = Literal["csr", "csc", "dense"]
 
 
 class ArrayReader(Protocol):
-    """One stored array: its metadata at hand, its values read inside tasks.
+    """One stored array: metadata at hand, values read inside tasks.
 
-    Readers carry absolute paths and keys, never handles, so they pickle and work in any process.
+    Readers carry paths and keys, never handles, so they pickle and work in any process.
     """
 
     @property
@@ -32,33 +36,23 @@ class ArrayReader(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the values that ``read`` returns."""
+        """Type of the values that ``read`` returns; object for text."""
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
-        """Stored chunk shape, or None where the storage has none."""
+        """Stored chunk shape; None where the storage has no chunks."""
 
     @property
     def token(self) -> str:
-        """Name of the content: changes when the file does."""
+        """Name of the content; it changes when the file does."""
 
-    def read(self, *selection: slice) -> np.ndarray[Any, Any]:
-        """Read one contiguous slice per dimension; dimensions left out are read whole."""
-
-
-class PartsReader(ArrayReader, Protocol):
-    """A stored array of numbers, which can be taken a part at a time where it has one dimension."""
-
-    def parts(self, start: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
-        """Read a stretch of a 1-D array: successive values as they are decoded, in any lengths.
-
-        Parts are not to be written to, and all of them are to be taken.
-        """
+    def read(self, *selection: slice) -> NDArray[Any]:
+        """Read one contiguous slice per dimension; trailing dimensions left out are read whole."""
 
 
 @dataclass(frozen=True)
-class Element:
-    """A 1-D or 2-D array with a row per cell: its facts, and the function that builds it.
+class ObsmArray:
+    """An array with a row per cell, such as an embedding.
 
     Attributes
     ----------
@@ -66,18 +60,27 @@ class Element:
         ``(n_cells,)`` or ``(n_cells, width)``.
     dtype
         Type of the stored values.
-    array
-        ``array()`` builds the lazy array, chunked along cells only. ``array(again=True)`` builds
-        it under other task names, for a second pass that shall not hold the first one's blocks.
+    build
+        ``build(sizes, again=False)`` makes the lazy array, chunked along cells only. With
+        ``again=True`` its tasks have other names, so that a second pass reads anew.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    array: Callable[..., da.Array]
+    build: Callable[..., da.Array]
+
+    def array(self, sizes: BlockSizes = DEFAULT_SIZES, *, again: bool = False) -> da.Array:
+        """Make the lazy array, chunked along cells only."""
+        return self.build(sizes, again=again)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all values in memory."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
-class Column:
+class ObsColumn:
     """A column of obs.
 
     Attributes
@@ -86,162 +89,251 @@ class Column:
         The column's key.
     kind
         ``"continuous"`` or ``"category"``.
-    values
-        Builds the lazy array of n_cells values: numbers for a continuous column; integer codes
-        with -1 for missing where ``labels`` is given; otherwise the labels themselves.
-    labels
-        Reads the category labels in category order, or None where only the values tell them.
-    at_most
+    build
+        ``build(sizes)`` makes the lazy array (n_cells,): numbers for a continuous column; integer
+        codes with -1 for missing where ``read_labels`` is given; else the labels themselves.
+    read_labels
+        Reads the category labels in category order; None where only the values tell them.
+    max_categories
         Upper bound of the number of categories, where metadata tells one.
-    only_used
-        Whether labels that no cell has do not count, as in anndata's views.
+    drop_unused
+        Drop unused categories, as AnnData views do.
     """
 
     name: str
     kind: ColumnKind
-    values: Callable[[], da.Array]
-    labels: Callable[[], Sequence[object]] | None = None
-    at_most: int | None = None
-    only_used: bool = False
+    build: Callable[[BlockSizes], da.Array]
+    read_labels: Callable[[], Sequence[object]] | None = None
+    max_categories: int | None = None
+    drop_unused: bool = False
+
+    def array(self, sizes: BlockSizes = DEFAULT_SIZES) -> da.Array:
+        """Make the lazy array (n_cells,)."""
+        return self.build(sizes)
 
 
-class Expression(Protocol):
-    """The expression matrix, cells by genes, in whatever layout it is stored."""
+class Block(NamedTuple):
+    """A rectangle of a matrix that one task reads.
+
+    Attributes
+    ----------
+    cells, genes
+        First and past-the-last cell and gene.
+    pointers
+        For a sparse matrix that is cut at borders of stored chunks: int64, where each of the
+        block's cells (CSR) or genes (CSC) begins among the stored values, and where the last one
+        ends. The first and the last may be cut short, with the rest in the neighbouring blocks.
+        None: the rectangle is read whole.
+    """
+
+    cells: tuple[int, int]
+    genes: tuple[int, int]
+    pointers: NDArray[np.int64] | None = None
+
+
+class Matrix(Protocol):
+    """A matrix of cells by genes, as it is stored. It pickles."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of cells and of genes."""
 
     @property
-    def stored_shape(self) -> tuple[int, int]:
-        """The same of the matrix as it is stored, of which this may be a subset."""
-
-    @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the stored values."""
+        """Type of the values that ``read_block`` returns."""
 
     @property
-    def layout(self) -> Literal["csr", "csc", "dense"]:
-        """How the values are stored: by cell, by gene, or all of them."""
+    def layout(self) -> Layout:
+        """How it is stored: by cell, by gene, or dense."""
 
     @property
     def n_stored(self) -> int:
-        """Number of stored values (nonzeros, or cells x genes when dense), all that are stored."""
+        """Number of stored values: nonzeros, or cells times genes when dense."""
 
     @property
-    def genes_together(self) -> int | None:
-        """Genes that reading one of them reads; None where that is all of them."""
+    def genes_per_chunk(self) -> int | None:
+        """Genes per stored chunk; None if every read touches all genes."""
 
-    def columns(self, genes: Sequence[int]) -> da.Array:
-        """Lazy (n_cells, len(genes)) float32 columns, one pass over the matrix."""
+    @property
+    def token(self) -> str:
+        """Name of the content; it changes when the file does."""
 
-    def blocks(self, stored_values: int) -> MatrixBlocks:
-        """Lazy blocks of about ``stored_values``; reads nothing."""
+    def whole_blocks(self, values: int) -> list[Block]:
+        """Cut into a grid of whole rectangles of about `values` stored values.
 
-    def gene_reads(
-        self, genes: np.ndarray[Any, Any], *, block_values: int, most_genes: int
-    ) -> GeneReads:
-        """How to read genes for all cells, each stored chunk once.
-
-        Blocks are of about ``block_values`` and equal, which may take a look at where rows begin;
-        where genes are read apart from each other, at most ``most_genes`` share a block.
+        CSR is cut into runs of cells, CSC of genes, dense into both. From metadata only. In the
+        order of cells, then of genes.
         """
 
+    def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
+        """Cut into blocks of about `values` at borders of stored chunks, so none is read twice.
 
-@dataclass(frozen=True)
-class MatrixBlocks:
-    """A matrix as lazy blocks.
+        Blocks that hold none of `genes` (positions, rising) are left out. In the order of genes for
+        CSC and dense, of cells within them. May read where cells or genes begin.
+        """
 
-    Attributes
-    ----------
-    blocks
-        2-D lazy array whose blocks are CSR, CSC or dense.
-    cells, genes
-        Positions of the dataset's cells and genes in ``blocks``; None when they are the same.
-    """
-
-    blocks: da.Array
-    cells: np.ndarray[Any, Any] | None = None
-    genes: np.ndarray[Any, Any] | None = None
+    def read_block(self, block: Block) -> Any:
+        """Read a block: SciPy CSR or CSC, or a NumPy array, of cells by genes, checked."""
 
 
-@dataclass(frozen=True)
-class BlockRead:
-    """A block of cells that is read within a task.
+@dataclass(frozen=True, eq=False)
+class DaskMatrix:
+    """A matrix that is a dask array already, with sparse or dense blocks.
 
     Attributes
     ----------
-    first_row
-        Number of its first cell.
-    read
-        ``read(*inputs)`` gives the block, (cells, genes), CSR, CSC or dense.
-    inputs
-        What other tasks make for it: keys of a graph, or lists of keys.
+    array
+        Cells by genes.
     """
 
-    first_row: int
-    read: Callable[..., Any]
-    inputs: tuple[Any, ...]
+    array: da.Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes."""
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the blocks."""
+        layout: Layout = getattr(self.array._meta, "format", "dense")
+        return layout if layout in ("csr", "csc") else "dense"
+
+    @property
+    def n_stored(self) -> int:
+        """Number of values, counted as if dense: nothing else is known."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def genes_per_chunk(self) -> int | None:
+        """Width of the widest block, where blocks hold all cells of some genes."""
+        rows, widths = self.array.chunks
+        return int(max(widths)) if len(rows) == 1 and len(widths) > 1 else None
+
+    @property
+    def token(self) -> str:
+        """Name of the array."""
+        return str(self.array.name)
+
+    def whole_blocks(self, values: int) -> list[Block]:
+        """List the array's blocks."""
+        del values
+        rows, columns = (_spans(chunks) for chunks in self.array.chunks)
+        return [Block(cells, genes) for cells in rows for genes in columns]
+
+    def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
+        """List the array's blocks that hold one of the genes, by genes, then by cells."""
+        blocks = sorted(self.whole_blocks(values), key=lambda block: block.genes)
+        return [
+            block
+            for block in blocks
+            if np.searchsorted(genes, block.genes[0]) < np.searchsorted(genes, block.genes[1])
+        ]
+
+    def read_block(self, block: Block) -> Any:
+        """Compute a block."""
+        return self.array[slice(*block.cells), slice(*block.genes)].compute()
 
 
 @dataclass(frozen=True)
-class GeneGroup:
-    """Genes that are read together.
-
-    Attributes
-    ----------
-    wanted
-        Their places among the genes asked for, rising.
-    columns
-        The column of each in the blocks; None when they are the blocks' columns in order.
-    blocks
-        All cells, in order.
-    """
-
-    wanted: np.ndarray[Any, Any]
-    columns: np.ndarray[Any, Any] | None
-    blocks: Sequence[BlockRead]
-
-
-@dataclass(frozen=True)
-class GeneReads:
-    """How genes are read.
-
-    Attributes
-    ----------
-    groups
-        Each gene asked for is in one of them.
-    graph
-        The tasks that the blocks' inputs name.
-    cells
-        Positions of the dataset's cells among the rows of the blocks; None when they are the same.
-    """
-
-    groups: Sequence[GeneGroup]
-    graph: Mapping[Any, Any]
-    cells: np.ndarray[Any, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Connectivities:
-    """The neighbour graph as stored.
+class ZeroMatrix:
+    """A matrix without stored values: what the genes of a dataset without expression are.
 
     Attributes
     ----------
     shape
-        Shape of the stored matrix.
-    blocks
-        Builds the row-blocked lazy matrix.
-    n_stored
-        Number of stored values.
-    position
-        Maps a stored row or column to its cell, -1 for none; None when they are the same.
+        Number of cells and of genes.
     """
 
     shape: tuple[int, int]
-    blocks: Callable[[], da.Array]
-    n_stored: int
-    position: np.ndarray[Any, Any] | None = None
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    layout: ClassVar[Layout] = "csr"
+    n_stored: ClassVar[int] = 0
+    genes_per_chunk: ClassVar[int | None] = None
+
+    @property
+    def token(self) -> str:
+        """Name of the content."""
+        return f"zeros-{self.shape[0]}x{self.shape[1]}"
+
+    def whole_blocks(self, values: int) -> list[Block]:
+        """Return the one block there is."""
+        del values
+        return [Block((0, self.shape[0]), (0, self.shape[1]))]
+
+    def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
+        """Return the one block there is."""
+        del genes
+        return self.whole_blocks(values)
+
+    def read_block(self, block: Block) -> Any:
+        """Return an empty CSR matrix."""
+        shape = (block.cells[1] - block.cells[0], block.genes[1] - block.genes[0])
+        return sparse.csr_matrix(shape, dtype=self.dtype)
+
+
+def _spans(chunks: Sequence[int]) -> list[tuple[int, int]]:
+    ends = np.cumsum(chunks).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class ExpressionMatrix:
+    """The expression matrix of a dataset: a matrix, or chosen cells and genes of one.
+
+    Attributes
+    ----------
+    matrix
+        As it is stored.
+    cells, genes
+        Positions of the dataset's cells and genes in it, in order; None for all.
+    """
+
+    matrix: Matrix
+    cells: NDArray[np.intp] | None = None
+    genes: NDArray[np.intp] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes of the dataset."""
+        n_cells, n_genes = self.matrix.shape
+        return (
+            n_cells if self.cells is None else len(self.cells),
+            n_genes if self.genes is None else len(self.genes),
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """How the matrix is stored."""
+        return self.matrix.layout
+
+    @cached_property
+    def token(self) -> str:
+        """Name of the content."""
+        return str(tokenize(self.matrix.token, self.cells, self.genes))
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourGraph:
+    """The neighbour graph of the cells.
+
+    Attributes
+    ----------
+    matrix
+        Cells by cells; CSR or dense. The transpose has the same edges, so one stored by column is
+        described as its transpose.
+    row_to_cell
+        Cell of each row of the matrix, -1 for none; None when they are the same.
+    """
+
+    matrix: Matrix
+    row_to_cell: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -253,9 +345,9 @@ class Source:
     name
         What messages call the dataset: its path, or ``"AnnData in memory"``.
     storage
-        ``"h5ad"``, ``"zarr"`` or ``"memory"``.
+        Name of the storage: ``"h5ad"``, ``"zarr"`` or ``"memory"``.
     path
-        Absolute path or URL, or None for data in memory.
+        Absolute path or URL; None for data in memory.
     is_backed
         Whether the AnnData given was a backed one.
     n_cells, n_genes
@@ -277,24 +369,24 @@ class Source:
     """
 
     name: str
-    storage: Literal["h5ad", "zarr", "memory"]
+    storage: str
     path: str | None
     is_backed: bool
     n_cells: int
     n_genes: int
-    obs: Mapping[str, Column]
-    obsm: Mapping[str, Element]
-    expression: Expression | None
-    connectivities: Connectivities | None
+    obs: Mapping[str, ObsColumn]
+    obsm: Mapping[str, ObsmArray]
+    expression: ExpressionMatrix | None
+    connectivities: NeighbourGraph | None
     var_keys: tuple[str, ...]
     read_gene_ids: Callable[[str], list[str]]
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"
         return (
-            f"Source({self.name!r}: {counted(self.n_cells, 'cell')} x "
-            f"{counted(self.n_genes, 'gene')}, expression {layout}, "
-            f"{counted(len(self.obs), 'obs column')}, obsm {list(self.obsm)}, "
+            f"Source({self.name!r}: {format_count(self.n_cells, 'cell')} x "
+            f"{format_count(self.n_genes, 'gene')}, expression {layout}, "
+            f"{format_count(len(self.obs), 'obs column')}, obsm {list(self.obsm)}, "
             f"connectivities {'yes' if self.connectivities else 'no'})"
         )

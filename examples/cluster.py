@@ -2,7 +2,7 @@
 
 Run it as ``python cluster.py [ATLAS] [FOLDER]``; without an atlas it makes one. On a cluster of
 several machines the atlas, the folder and ``scratch`` must be where all workers see them. It needs
-the extra ``cluster``: ``pip install 'cellucid-lazy[cluster]'``.
+the extra ``cluster``: ``pip install '.[cluster]'``.
 """
 
 import sys
@@ -19,8 +19,8 @@ def main(atlas: Path, folder: Path) -> None:
     """Compute one array on the workers, then let them write the whole export."""
     cat = cl.outputs(atlas, cl.Options(compression=1))
     points = cat["points/2d"].array.persist()
-    print(f"points: {points.shape[0]:,} cells, kept on the workers")
-    print(f"plan: {cl.explain(cat).split(':')[0]}")
+    print(f"points: {points.shape[0]:,} cells, in the memory of the workers")
+    print(cl.explain(cat))
     cl.to_directory(cat, folder, overwrite=True, scratch=folder.parent)
     print(f"{folder.name}: {sum(path.is_file() for path in folder.rglob('*')):,} files")
 

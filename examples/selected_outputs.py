@@ -1,4 +1,4 @@
-"""Some outputs of an atlas: as bytes, with their facts, and as a folder for the viewer.
+"""Some outputs of an atlas: as bytes, with their statistics, and as a folder for the viewer.
 
 Run it as ``python selected_outputs.py [ATLAS] [FOLDER]``; without an atlas it makes one.
 """
@@ -24,7 +24,7 @@ def main(atlas: Path, folder: Path) -> None:
         print(f"{name:<12}{len(content):>8,} bytes of gzip")
 
     # Minimum and maximum are lazy too; computed together, they share their reads.
-    ranges = dask.compute(*(cat[name].facts["range"] for name in MARKERS))
+    ranges = dask.compute(*(cat[name].statistics["range"] for name in MARKERS))
     for name, (low, high) in zip(MARKERS, ranges, strict=True):
         print(f"{name:<12}{low:.2f} to {high:.2f}")
 

@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
-import importlib
-import itertools
+import gzip
 import pickle
+import re
 import threading
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import dask
 import numpy as np
+from zarr.abc.store import SuffixByteRequest
+from zarr.storage import LocalStore
+
+import cellucid_lazy as cl
+from cellucid_lazy.kinds.dataset import Shared
+from cellucid_lazy.readers import hdf5
+from cellucid_lazy.readers.hdf5 import Hdf5Array
+from cellucid_lazy.readers.zarr.array import ZarrArray
+from cellucid_lazy.sizes import BlockSizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import dask.array as da
+
+# The files of chunks, in both versions of zarr.
+_ZARR_CHUNK = re.compile(r"/(c(/\d+)+|c|\d+([./]\d+)*)$")
+
+# Several blocks of all that a few hundred cells hold.
+SMALL = BlockSizes(array_bytes=1_000, matrix_values=500, min_gene_values=500, max_gene_values=500)
+
+
+def with_sizes(catalogue: cl.Catalogue, sizes: BlockSizes = SMALL) -> cl.Catalogue:
+    """Offer the same in blocks of other sizes."""
+    return cl.Catalogue(replace(catalogue.dataset, sizes=sizes, shared=Shared()))
+
+
+def small_grid(monkeypatch: Any, rows: int = 100) -> None:
+    """Run sums over ranges of so few rows, for the duration of a test. It decides bytes."""
+    monkeypatch.setattr("cellucid_lazy.transforms.group_sums.GROUP_ROWS", rows)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read all files of a folder, by their names within it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def decoded(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Decompress what has the ending of gzip: how it is compressed may depend on the blocks."""
+    return {
+        name: gzip.decompress(data) if name.endswith(".gz") else data
+        for name, data in files.items()
+    }
 
 
 def _refuse(*args: Any, **kwargs: Any) -> None:
@@ -40,28 +85,32 @@ def compute(array: da.Array) -> Any:
 
 
 class Reads:
-    """What the readers read while this context is open: boxes by key, and bytes of the file.
+    """What the readers read while this context is open: boxes by key, and stored chunks.
 
     Reading goes on as ever; only this process is watched.
+
+    Attributes
+    ----------
+    boxes
+        Key of an array and the bounds read along each dimension.
+    chunks
+        Stored chunks that were fetched: the key of an HDF5 dataset and the chunk's corner, or the
+        key in a zarr store and the range of bytes.
     """
 
     def __init__(self, monkeypatch: Any) -> None:
         self.boxes: list[tuple[str, tuple[tuple[int, int], ...]]] = []
-        self.extents: list[tuple[int, int]] = []
+        self.chunks: list[tuple[str, str]] = []
         self._monkeypatch = monkeypatch
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self._context = self._monkeypatch.context()
         patched = self._context.__enter__()
-        for module, name in (("hdf5_array", "Hdf5Array"), ("zarr_array", "ZarrArray")):
-            reader = getattr(importlib.import_module(f"cellucid_lazy.readers.{module}"), name)
+        for reader in (Hdf5Array, ZarrArray):
             patched.setattr(reader, "read", self._watched(reader.read))
-        hdf5 = importlib.import_module("cellucid_lazy.readers.hdf5_array")
-        parts = self._watched(lambda reader, span: parts_of(reader, span.start, span.stop))
-        parts_of = hdf5.Hdf5Array.parts
-        patched.setattr(hdf5.Hdf5Array, "parts", lambda reader, *span: parts(reader, slice(*span)))
-        patched.setattr(hdf5, "read_into", self._watched_bytes(hdf5.read_into))
+        patched.setattr(hdf5, "fetch_chunk", self._watched_fetch(hdf5.fetch_chunk))
+        patched.setattr(LocalStore, "get", self._watched_get(LocalStore.get))
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -77,11 +126,21 @@ class Reads:
 
         return watched
 
-    def _watched_bytes(self, read_into: Any) -> Any:
-        def watched(descriptor: int, target: Any, offset: int) -> None:
+    def _watched_fetch(self, fetch: Any) -> Any:
+        def watched(dataset: Any, corner: tuple[int, ...]) -> Any:
             with self._lock:
-                self.extents.append((offset, offset + len(target)))
-            read_into(descriptor, target, offset)
+                self.chunks.append((dataset.name.strip("/"), str(corner)))
+            return fetch(dataset, corner)
+
+        return watched
+
+    def _watched_get(self, get: Any) -> Any:
+        def watched(store: Any, key: str, prototype: Any, byte_range: Any = None) -> Any:
+            # Indices of shards, at the end of the file, are no chunks.
+            if _ZARR_CHUNK.search(key) and not isinstance(byte_range, SuffixByteRequest):
+                with self._lock:
+                    self.chunks.append((key, str(byte_range)))
+            return get(store, key, prototype, byte_range)
 
         return watched
 
@@ -105,32 +164,7 @@ class Reads:
         assert count.max() == 1, (key, boxes)
         assert shape is None or count.min() == 1, (key, boxes)
 
-    def assert_no_byte_twice(self) -> None:
-        """Assert that no byte of the HDF5 file was read twice."""
-        ordered = sorted(self.extents)
-        twice = [(one, other) for one, other in itertools.pairwise(ordered) if other[0] < one[1]]
+    def assert_no_chunk_twice(self) -> None:
+        """Assert that no stored chunk was fetched twice."""
+        twice = [chunk for chunk, count in Counter(self.chunks).items() if count > 1]
         assert twice == []
-
-
-_SIZES = (
-    ("readers.dense_expression", "BLOCK_VALUES"),
-    ("readers.sparse_expression", "BLOCK_VALUES"),
-    ("readers.stored", "EDGE_VALUES"),
-    ("readers.in_memory", "EDGE_VALUES"),
-    ("outputs.var_manifest", "_BLOCK_VALUES"),
-    ("plan", "_LEAST_VALUES"),
-    ("plan", "_MOST_VALUES"),
-)
-
-
-def small_blocks(monkeypatch: Any, values: int = 500) -> None:
-    """Blocks of about so many values, for the duration of a test: several of all that is read."""
-    lazy = importlib.import_module("cellucid_lazy.readers.lazy_array")
-    monkeypatch.setitem(lazy.rows_per_block.__kwdefaults__, "block_bytes", 2 * values)
-    totals = importlib.import_module("cellucid_lazy.transforms.group_totals")
-    monkeypatch.setattr(totals, "group_rows", lambda n_columns: max(1, values // 5))
-    for name, constant in _SIZES:
-        # By module, because cellucid_lazy.outputs is also the name of a function.
-        module = importlib.import_module(f"cellucid_lazy.{name}")
-        assert hasattr(module, constant)
-        monkeypatch.setattr(module, constant, values)

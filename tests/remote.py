@@ -16,14 +16,40 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import fsspec
+import zarr
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+
+from tests import data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Name: version of zarr, whether metadata are consolidated, how X is held.
+FORMS = {
+    "v2-csr": (2, True, "csr"),
+    "v2-csc-plain": (2, False, "csc"),
+    "v3-csr": (3, True, "csr"),
+    "v3-csc": (3, True, "csc"),
+    "v3-dense-plain": (3, False, "dense"),
+}
+
 _REQUEST = re.compile(r"\b(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CHUNK = re.compile(r"/(c(/\d+)*|\d+(\.\d+)*)$")
+
+
+def write_store(folder: Path, form: str, *, seed: int = 0) -> Path:
+    """Write a zarr store of small chunks, of one form."""
+    zarr_format, consolidated, matrix = FORMS[form]
+    adata = data.atlas(90, 12, seed=seed, slim=True, matrix=matrix)
+    adata.layers.clear()
+    adata.raw = None
+    path = data.write_chunked(adata, folder / f"{form}.zarr", zarr_format=zarr_format)
+    if consolidated:
+        zarr.consolidate_metadata(path)
+    return path
 
 
 class Asked:
@@ -71,8 +97,12 @@ class S3(NamedTuple):
         return fsspec.filesystem("s3", **self.options(self.writer))
 
     def put(self, folder: Path, name: str) -> str:
-        """Copy a store into the bucket; gives its URL."""
-        self.files().put(f"{folder}/", f"bucket/{name}/", recursive=True)
+        """Copy a store into the bucket, by hand: over the network it takes long. Gives its URL."""
+        (service,) = s3_backends[DEFAULT_ACCOUNT_ID].values()
+        for file in folder.rglob("*"):
+            if file.is_file():
+                key = f"{name}/{file.relative_to(folder).as_posix()}"
+                service.put_object("bucket", key, file.read_bytes())
         return f"s3://bucket/{name}"
 
     @contextmanager

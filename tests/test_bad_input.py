@@ -147,6 +147,15 @@ def test_a_damaged_matrix(written, tmp_path):
     export_refused(path, tmp_path, cl.DataError, path, "X", "indptr")
 
 
+def test_a_category_code_without_a_category(written, tmp_path):
+    path = written()
+    with h5py.File(path, "r+") as root:
+        root["obs/cell type/codes"][3] = 77
+    says = (path, "obs column 'cell type'", "category code 77", "5 categories")
+    export_refused(path, tmp_path, cl.DataError, *says)
+    refuse(cl.outputs(path)["obs/cell type/codes"].compute, cl.DataError, *says)
+
+
 # Embeddings and shapes
 
 
@@ -229,8 +238,10 @@ def test_unknown_names_come_with_close_matches(written, tmp_path):
         export_refused(
             path, tmp_path, cl.MissingKeyError, path, f"'{named}'", hint, **options(**chosen)
         )
-    refuse(lambda: cl.open(path, layer="count"), cl.MissingKeyError, path, "did you mean 'counts'?")
+    for layer, hint in (("count", "did you mean 'counts'?"), (3, "no layer 3; available: ")):
+        refuse(lambda layer=layer: cl.open(path, layer=layer), cl.MissingKeyError, path, hint)
     catalogue = cl.outputs(path)
+    refuse(lambda: catalogue[3], cl.MissingKeyError, path, "no output '3'")
     for call in (
         lambda: catalogue["obs/scor/values"],
         lambda: cl.to_bytes(catalogue, ["points/2d", "obs/scor/values"]),
@@ -359,7 +370,8 @@ def test_arguments_out_of_range(written, tmp_path):
     catalogue = cl.outputs(written())
     for level in (10, -1, "6"):
         refuse(lambda level=level: cl.to_bytes(catalogue, ["points/2d"], level), cl.OptionError)
-    refuse(lambda: cl.to_bytes(catalogue, "points/2d"), cl.OptionError, "list of names")
+    for names in ("points/2d", None, 3):
+        refuse(lambda names=names: cl.to_bytes(catalogue, names), cl.OptionError, "list of names")
     for budget in ("much", -1, 10, "1 parsec"):
         refuse(
             lambda budget=budget: cl.to_bytes(catalogue, ["points/2d"], memory_budget=budget),
@@ -367,8 +379,8 @@ def test_arguments_out_of_range(written, tmp_path):
             "memory_budget",
         )
         export_refused(catalogue.source, tmp_path, cl.OptionError, memory_budget=budget)
-    with pytest.raises(TypeError, match="Options"):
-        cl.outputs(catalogue.source, {"compression": 6})
+    settings = {"compression": 6}
+    refuse(lambda: cl.outputs(catalogue.source, settings), cl.OptionError, "Options(...)", "dict")
 
 
 # Names of files
@@ -425,9 +437,9 @@ def test_names_with_one_safe_name(tmp_path):
     adata = data.atlas(60, 5, slim=True)
     adata.obs["cell/type"] = 1.0
     adata.obs["cell?type"] = 2.0
-    export_refused(adata, tmp_path, cl.CollisionError, "'cell type'", "'cell/type'", "obs_keys")
-    options = cl.Options(obs_keys=["cell/type"])
-    cl.to_directory(cl.outputs(adata, options), tmp_path / "out")
+    says = ("obs 'cell type' and 'cell/type' share the file name 'cell_type'", "rename", "select")
+    export_refused(adata, tmp_path, cl.CollisionError, *says)
+    cl.to_directory(cl.outputs(adata).select("obs/cell/type/*"), tmp_path / "out")
     # In bytes there is no file to share.
     names = ["obs/cell/type/values", "obs/cell?type/values"]
     found = cl.to_bytes(cl.outputs(adata), names)
@@ -496,6 +508,14 @@ def test_a_file_where_the_folder_should_be(overwrite, written, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_an_empty_target_is_not_the_current_folder(written, tmp_path, monkeypatch):
+    catalogue = cl.outputs(written())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    refuse(lambda: cl.to_directory(catalogue, ""), cl.ExportError, "name of the target is empty")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_a_link_is_followed_not_replaced(written, tmp_path):
     catalogue = cl.outputs(written()).select("points/2d")
     (tmp_path / "real").mkdir()
@@ -504,15 +524,6 @@ def test_a_link_is_followed_not_replaced(written, tmp_path):
     cl.to_directory(catalogue, tmp_path / "link", overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "points_2d.bin").exists()
-
-
-def test_a_scratch_folder_that_is_not_there(written, tmp_path):
-    path = written(lambda adata: None, n_cells=400, n_genes=30)
-    catalogue = cl.outputs(path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellucid_lazy.budget._LEAST_BUDGET", 1)
-        how = {"memory_budget": "20kB", "scratch": tmp_path / "nowhere"}
-        export_refused(catalogue.source, tmp_path, cl.ExportError, tmp_path / "nowhere", **how)
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "forbidden"])
@@ -541,7 +552,7 @@ def test_scratch_that_cannot_be_used_is_refused_before_any_work(kind, written, t
         )
 
 
-def test_an_earlier_export_outlives_scratch_that_is_not_there(written, tmp_path):
+def test_an_earlier_export_outlives_scratch_that_cannot_be_used(written, tmp_path):
     catalogue = cl.outputs(written())
     cl.to_directory(catalogue, tmp_path / "out")
     how = {"overwrite": True, "scratch": str(tmp_path / "nowhere")}

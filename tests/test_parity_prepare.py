@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 from cellucid.prepare_data import prepare
 
 import cellucid_lazy as cl
+from cellucid_lazy.sizes import BlockSizes
 from tests import data, oracle
-from tests.helpers import small_blocks
+from tests.helpers import SMALL, decoded, files_of, small_grid, with_sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,9 +27,12 @@ NAMED = {
 }
 
 
+LARGER = BlockSizes(40_000, 40_000, 40_000, 40_000)
+
+
 @pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch):
-    small_blocks(monkeypatch)
+def _small_grid(monkeypatch):
+    small_grid(monkeypatch)
 
 
 def prepared(adata: AnnData, folder: Path, *, latent_key: str = "X_pca", **options: Any) -> Path:
@@ -53,20 +56,9 @@ def prepared(adata: AnnData, folder: Path, *, latent_key: str = "X_pca", **optio
     return folder
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Decompressed content by path."""
-    found = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            octets = file.read_bytes()
-            name = str(file.relative_to(folder))
-            found[name] = gzip.decompress(octets) if name.endswith(".gz") else octets
-    return found
-
-
 def assert_same_folder(ours: Path, theirs: Path) -> None:
     """Same files, same content; outliers to one step of the quantization."""
-    found, expected = files_of(ours), files_of(theirs)
+    found, expected = decoded(files_of(ours)), decoded(files_of(theirs))
     assert set(found) == set(expected), set(found) ^ set(expected)
     different = []
     for name, octets in expected.items():
@@ -100,7 +92,9 @@ def both(bits: int | None, compression: int | None) -> dict[str, Any]:
     }
 
 
-def compare(adata: AnnData, source: Any, folder: Path, **options: Any) -> Path:
+def compare(
+    adata: AnnData, source: Any, folder: Path, sizes: BlockSizes = SMALL, **options: Any
+) -> Path:
     """Export both ways and compare; gives our folder."""
     theirs = dict(options)
     if "genes" in theirs:
@@ -110,13 +104,16 @@ def compare(adata: AnnData, source: Any, folder: Path, **options: Any) -> Path:
     if "description" in theirs:
         theirs["dataset_description"] = theirs.pop("description")
     expected = prepared(adata, folder / "theirs", **NAMED, **theirs)
-    cl.to_directory(cl.outputs(source, cl.Options(**NAMED, **options)), folder / "ours")
+    catalogue = with_sizes(cl.outputs(source, cl.Options(**NAMED, **options)), sizes)
+    cl.to_directory(catalogue, folder / "ours")
     assert_same_folder(folder / "ours", expected)
     return folder / "ours"
 
 
-@pytest.mark.parametrize("bits", [None, 8, 16])
-@pytest.mark.parametrize("compression", [None, 6])
+ENCODINGS = [(None, None), (6, 8), (1, 16)]
+
+
+@pytest.mark.parametrize(("compression", "bits"), ENCODINGS)
 def test_everything(compression, bits, tmp_path):
     adata = data.atlas()
     path = data.write_chunked(adata, tmp_path / "a.h5ad")
@@ -171,25 +168,23 @@ def test_without_graph_or_vectors(tmp_path):
     assert not (folder / "connectivity_manifest.json").exists()
 
 
-@pytest.mark.parametrize("bits", [None, 8, 16])
-@pytest.mark.parametrize("compression", [None, 6])
-def test_pbmc(compression, bits, pbmc, pbmc_path, tmp_path, monkeypatch):
-    small_blocks(monkeypatch, 40_000)
+@pytest.mark.parametrize(("compression", "bits"), ENCODINGS)
+def test_pbmc(compression, bits, pbmc, pbmc_path, tmp_path):
     adata = data.as_expression(pbmc, use_raw=True)
     # The reference casts the float64 embedding before it centres: both get the cast one.
     adata.obsm["X_umap"] = adata.obsm["X_umap"].astype(np.float32)
     path = data.write_h5ad(adata, tmp_path / "pbmc.h5ad", compression="gzip")
-    compare(adata, path, tmp_path, **both(bits, compression))
+    compare(adata, path, tmp_path, LARGER, **both(bits, compression))
 
 
-def test_pbmc_in_the_layout_from_before_anndata_07(old_pbmc, old_pbmc_path, tmp_path, monkeypatch):
-    small_blocks(monkeypatch, 40_000)
+def test_pbmc_in_the_layout_from_before_anndata_07(old_pbmc, old_pbmc_path, tmp_path):
     adata = data.as_expression(old_pbmc, use_raw=True)
     with pytest.warns(cl.FallbackWarning):
         source = cl.open(old_pbmc_path, use_raw=True)
-    theirs = files_of(prepared(adata, tmp_path / "theirs", **NAMED, **both(8, 6)))
-    cl.to_directory(cl.outputs(source, cl.Options(**NAMED, **both(8, 6))), tmp_path / "ours")
-    ours = files_of(tmp_path / "ours")
+    theirs = decoded(files_of(prepared(adata, tmp_path / "theirs", **NAMED, **both(8, 6))))
+    catalogue = with_sizes(cl.outputs(source, cl.Options(**NAMED, **both(8, 6))), LARGER)
+    cl.to_directory(catalogue, tmp_path / "ours")
+    ours = decoded(files_of(tmp_path / "ours"))
     assert set(ours) == set(theirs)
     for name in theirs:
         if name == "points_2d.bin.gz":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import warnings
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import sparse
 
 import cellucid_lazy as cl
 from tests import data, oracle
-from tests.helpers import Reads, raise_if_dask_computes, small_blocks
+from tests.helpers import SMALL, Reads, raise_if_dask_computes, small_grid, with_sizes
 
 
 def floats(found, name):
@@ -29,15 +29,14 @@ def manifest(catalogue, kind):
 # 1. A zarr store is loaded whole.
 
 
-@pytest.mark.parametrize("name", ["a.zarr", "store"])
-@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("zarr_format", "name"), [(2, "store"), (3, "a.zarr")])
 def test_1_zarr_is_read_lazily(zarr_format, name, tmp_path, monkeypatch):
-    adata = data.atlas()
+    adata = data.atlas(90, 5, slim=True)
     path = data.write_chunked(adata, tmp_path / name, zarr_format=zarr_format)
     assert zarr.open_group(path, mode="r").metadata.zarr_format == zarr_format
     with Reads(monkeypatch) as reads, raise_if_dask_computes():
         catalogue = cl.outputs(str(path))
-        assert catalogue["points/2d"].array.shape == (400, 2)
+        assert catalogue["points/2d"].array.shape == (90, 2)
     assert reads.touched() == set()
     with Reads(monkeypatch) as reads:
         found = cl.to_bytes(catalogue, ["points/2d", "obs/score/values"])
@@ -49,41 +48,16 @@ def test_1_zarr_is_read_lazily(zarr_format, name, tmp_path, monkeypatch):
 
 
 def test_2_genes_share_one_pass_over_a_csr_file(tmp_path, monkeypatch):
-    small_blocks(monkeypatch)
     path = data.write_chunked(data.atlas(slim=True), tmp_path / "a.h5ad")
     backed = anndata.read_h5ad(path, backed="r")
     for source in (path, backed):
-        catalogue = cl.outputs(source)
+        catalogue = with_sizes(cl.outputs(source))
         genes = catalogue.names("var")
         with Reads(monkeypatch) as reads:
             cl.to_bytes(catalogue, genes)
         for key in ("X/data", "X/indices"):
             assert len(reads.of(key)) > 2
             reads.assert_each_once(key)
-
-
-def test_2_the_pass_is_bounded(tmp_path):
-    """Peak memory of a pass over all genes follows the budget, not the matrix."""
-    rng = np.random.default_rng(0)
-    n_cells, n_genes, per_cell = 20_000, 2_000, 300
-    indices = np.concatenate([rng.choice(n_genes, per_cell, replace=False) for _ in range(50)])
-    indices = np.tile(indices, n_cells // 50)
-    counts = rng.integers(1, 9, len(indices)).astype(np.float32)
-    matrix = sparse.csr_matrix((counts, indices, np.arange(0, len(indices) + 1, per_cell)))
-    adata = anndata.AnnData(matrix)
-    adata.obsm["X_umap"] = rng.normal(size=(n_cells, 2)).astype(np.float32)
-    path = data.write_h5ad(adata, tmp_path / "a.h5ad")
-    whole = matrix.data.nbytes + matrix.indices.nbytes
-    del adata, matrix, counts, indices
-    catalogue = cl.outputs(path)
-    assert cl.explain(catalogue, memory_budget="64MiB").startswith("external")
-    tracemalloc.start()
-    cl.to_directory(catalogue, tmp_path / "out", memory_budget="64MiB", progress=False)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    # The matrix is 48 MB, its values as dense columns 160 MB.
-    assert whole >= 48e6
-    assert peak < 80e6
 
 
 # 3. From 65,536 categories codes wrap.
@@ -176,14 +150,14 @@ def test_5_float64_is_centred_before_it_is_cast(tmp_path):
     [
         (lambda adata: adata.obs.insert(0, "cell_type", 1.0), ("'cell type'", "'cell_type'")),
         (
-            lambda adata: adata.var_names.__class__ and _rename_genes(adata, "CD3E", "CD3/E"),
-            ("'CD3_E'", "'CD3/E'"),
+            lambda adata: setattr(adata, "var_names", ["CD3/E", "CD3_E", *adata.var_names[2:]]),
+            ("'CD3/E'", "'CD3_E'"),
         ),
         (
             lambda adata: adata.obsm.update(
                 {"T fwd_umap": adata.obsm["T_fwd_umap"], "T_fwd_umap": adata.obsm["T_fwd_umap"]}
             ),
-            ("'T fwd_umap'", "'T_fwd_umap'"),
+            ("'T fwd_umap/3d'", "'T_fwd_umap/3d'"),
         ),
     ],
     ids=["obs", "var", "vectors"],
@@ -196,14 +170,8 @@ def test_6_an_export_refuses_two_keys_of_one_file(change, named, tmp_path):
         cl.to_directory(catalogue, tmp_path / "out")
     for key in (*named, str(tmp_path / "a.h5ad")):
         assert key in str(refused.value)
-    assert str(refused.value).rsplit("; ", 1)[1].startswith(("rename one", "choose with"))
+    assert "; rename one, or leave one out with select (--select)" in str(refused.value)
     assert [one.name for one in tmp_path.iterdir()] == ["a.h5ad"]
-
-
-def _rename_genes(adata, first, second):
-    names = list(adata.var_names)
-    names[names.index(first)], names[names.index("CD3D")] = second, "CD3_E"
-    adata.var_names = names
 
 
 def test_6_of_duplicate_genes_the_last_is_kept(tmp_path):
@@ -412,22 +380,15 @@ def test_13_sums_are_float64_and_do_not_depend_on_chunks(tmp_path, monkeypatch):
     adata.obsm["X_pca"] = (rng.normal(size=(n_cells, 5)) + 1000).astype(np.float32)
     path = data.write_h5ad(adata, tmp_path / "a.h5ad")
     options = cl.Options(created_at="2026-01-02T03:04:05Z", normalize_embeddings=False)
+    small_grid(monkeypatch, 20_000)
     results = []
-    for values in (100_000, 7_001, 2_000_000):
-        with monkeypatch.context() as patched:
-            if values < 10**6:
-                _blocks_only(patched, values)
-            catalogue = cl.outputs(path, options)
-            results.append(cl.to_bytes(catalogue, catalogue))
+    for array_bytes in (400_000, 28_004, 8_000_000):
+        sizes = replace(SMALL, array_bytes=array_bytes)
+        catalogue = with_sizes(cl.outputs(path, options), sizes)
+        results.append(cl.to_bytes(catalogue, catalogue))
     assert results[0] == results[1] == results[2]
     oracle.assert_right_centroids(catalogue, results[0])
     oracle.assert_right_outliers(catalogue, results[0], adata.obsm["X_pca"])
-
-
-def _blocks_only(monkeypatch, values):
-    from cellucid_lazy.readers import lazy_array
-
-    monkeypatch.setitem(lazy_array.rows_per_block.__kwdefaults__, "block_bytes", 4 * values)
 
 
 def test_nothing_here_warns_for_good_data(tmp_path):

@@ -94,8 +94,7 @@ def close(values: np.ndarray, right: np.ndarray, row: list[Any], bits: int) -> N
     assert np.abs(values - right)[finite].max(initial=0) <= step * (1 + 1e-3), row[0]
 
 
-@pytest.mark.parametrize("bits", [None, 8, 16])
-@pytest.mark.parametrize("compression", [None, 6])
+@pytest.mark.parametrize(("compression", "bits"), [(None, None), (6, 8), (1, 16)])
 def test_every_url_of_the_manifests(compression, bits, serve, tmp_path):
     adata = data.atlas()
     path = data.write_h5ad(adata, tmp_path / "a.h5ad")

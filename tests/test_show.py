@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cellucid_lazy as cl
-from cellucid_lazy.show import human_size
+from cellucid_lazy.errors import format_size
 from tests import data
 
 
@@ -80,13 +80,28 @@ def test_rows_are_the_outputs(catalogue):
             continue
         assert output.dtype.name in dtype.split("|"), name
         assert shape == str(output.shape).replace("nan", "?"), name
-        assert size == human_size(output.nbytes) or dtype == "uint8|uint16", name
+        assert size == format_size(output.nbytes) or dtype == "uint8|uint16", name
     genes = [name for name in rows if name.startswith("var/")]
     assert genes == ["var/HLA-DRB1/2 ... var/GENE29 (30)"]
     one = catalogue["var/CD3E"]
-    size = f"{human_size(one.nbytes)} each"
+    size = f"{format_size(one.nbytes)} each"
     extension = one.path.rsplit(".", 1)[1]
     assert rows[genes[0]] == [one.dtype.name, "(400,)", size, f"var/<gene>.values.{extension}"]
+
+
+def test_long_lists_are_cut_and_a_selection_shows_itself(catalogue):
+    adata = data.atlas(20, 3, slim=True)
+    adata.obs = adata.obs.assign(**{f"n{number}": 1.0 for number in range(30)})
+    lines = [line.strip() for line in repr(cl.outputs(adata)).splitlines()]
+    n_values = sum(line.startswith("obs/n") for line in lines)
+    (rest,) = [line for line in lines if line.endswith("more of obs/*")]
+    assert n_values + int(rest.split()[2]) == 30
+    title, *rows = repr(catalogue.select("var/CD3*", "points/2d")).splitlines()
+    assert title == repr(catalogue).splitlines()[0]
+    assert [" ".join(row.split("  ")[1:2]) for row in rows] == [
+        "points/2d",
+        "var/CD3E ... var/CD3D (2)",
+    ]
 
 
 def test_a_persisted_output_is_the_same_array(catalogue):

@@ -11,12 +11,19 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cellucid_lazy.errors import DataError, LeftOutWarning, MissingFileError, OptionError
+from cellucid_lazy.readers.dataset import describe
+from cellucid_lazy.readers.hdf5 import Hdf5
+from cellucid_lazy.readers.storage import Storage, Tree
+from cellucid_lazy.readers.zarr import Zarr
 from cellucid_lazy.source import Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["open"]
+__all__ = ["STORAGES", "open"]
+
+# Tried in this order. A new storage is a module and a line here.
+STORAGES: tuple[Storage, ...] = (Hdf5(), Zarr())
 
 
 def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
@@ -66,68 +73,68 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
     """
     if isinstance(data, Source):
         return data
-    source = _open(data, layer=layer, use_raw=use_raw, storage_options=storage_options)
+    path = _path_of(data)
+    if storage_options and (path is None or "://" not in path):
+        raise OptionError("storage_options are for URLs, such as s3://bucket/atlas.zarr")
+    if path is None:
+        source = _open_object(data, layer=layer, use_raw=use_raw)
+    else:
+        source = _open_path(path, storage_options, layer=layer, use_raw=use_raw)
     for sentence in source.left_out:
         warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
     return source
 
 
-def _open(
-    data: Any, *, layer: str | None, use_raw: bool, storage_options: Mapping[str, Any] | None
+def _path_of(data: Any) -> str | None:
+    """Return the absolute path or the URL given, or None for an object."""
+    if not isinstance(data, (str, os.PathLike)):
+        return None
+    path = os.fspath(data)
+    if not path:
+        raise MissingFileError("the name of the dataset is empty: give a path or a URL")
+    if path.startswith("file://"):
+        path = url2pathname(urlsplit(path).path)
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _open_path(
+    path: str, storage_options: Mapping[str, Any] | None, *, layer: str | None, use_raw: bool
 ) -> Source:
-    place = _place(data)
-    if place is not None and "://" in place:
-        from cellucid_lazy.readers.zarr_store import open_zarr
+    if "://" not in path and not Path(path).exists():
+        raise MissingFileError(f"{path}: no such file or folder")
+    for storage in STORAGES:
+        if storage.sniff(path):
+            with storage.open(path, storage_options) as tree:
+                if not _has_old_layout(tree):
+                    return describe(tree, storage.name, layer=layer, use_raw=use_raw)
+            # Deferred: anndata takes long to import, and other files do without.
+            from cellucid_lazy.readers.objects import open_old_layout
 
-        return open_zarr(place, layer=layer, use_raw=use_raw, storage_options=storage_options)
-    if storage_options:
-        raise OptionError("storage_options are for URLs, such as s3://bucket/atlas.zarr")
-    if place is not None:
-        return _open_path(place, layer=layer, use_raw=use_raw)
-    from anndata import AnnData
-
-    if isinstance(data, AnnData):
-        from cellucid_lazy.readers.in_memory import open_anndata
-
-        return open_anndata(data, layer=layer, use_raw=use_raw)
+            return open_old_layout(path, layer=layer, use_raw=use_raw)
+    if (Path(path) / "dataset_identity.json").is_file():
+        raise DataError(
+            f"{path}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
+        )
     raise DataError(
-        f"cannot open a {type(data).__name__}: give a path, a URL, an AnnData or an opened source"
+        f"{path}: neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a "
+        ".zarr.zip"
     )
 
 
-def _place(data: Any) -> str | None:
-    """The path or URL given, if it is one; the URL of a local file becomes its path."""
-    if not isinstance(data, (str, os.PathLike)):
-        return None
-    place = os.fspath(data)
-    if place.startswith("file://"):
-        return url2pathname(urlsplit(place).path)
-    return place
+def _has_old_layout(tree: Tree) -> bool:
+    """Tell whether obs is one array of records, as before AnnData 0.7."""
+    dtype = getattr(tree.root.get("obs"), "dtype", None)
+    return getattr(dtype, "names", None) is not None
 
 
-def _open_path(path: str, *, layer: str | None, use_raw: bool) -> Source:
-    if not path:
-        raise MissingFileError("the name of the dataset is empty: give a path or a URL")
-    local = Path(path).expanduser().absolute()
-    if not local.exists():
-        raise MissingFileError(f"{local}: no such file or folder")
-    from cellucid_lazy.readers.h5ad import has_old_layout, is_hdf5, open_h5ad
+def _open_object(data: Any, *, layer: str | None, use_raw: bool) -> Source:
+    # Deferred: anndata takes long to import, and files do without.
+    from anndata import AnnData
 
-    if is_hdf5(local):
-        if has_old_layout(local):
-            from cellucid_lazy.readers.old_layout import open_old_layout
+    from cellucid_lazy.readers.objects import open_anndata
 
-            return open_old_layout(local, layer=layer, use_raw=use_raw)
-        return open_h5ad(local, layer=layer, use_raw=use_raw)
-    from cellucid_lazy.readers.zarr_store import is_zarr, open_zarr
-
-    if is_zarr(local):
-        return open_zarr(str(local), layer=layer, use_raw=use_raw)
-    if (local / "dataset_identity.json").is_file():
-        raise DataError(
-            f"{local}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
-        )
+    if isinstance(data, AnnData):
+        return open_anndata(data, layer=layer, use_raw=use_raw)
     raise DataError(
-        f"{local}: neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a "
-        ".zarr.zip"
+        f"cannot open a {type(data).__name__}: give a path, a URL, an AnnData or an opened source"
     )

@@ -1,4 +1,4 @@
-"""Category codes: labels merged, values turned into small integers.
+"""Labels of a category, and its values as codes: small unsigned integers.
 
 Law: ``labels[codes[i]] == str(value of cell i)`` for every cell with a value, and the missing code
 for every other, whatever the chunks.
@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from cellucid_lazy.transforms.blocks import map_indexed, merge_tree
-from cellucid_lazy.transforms.distinct_values import MOST_CATEGORIES, Numbered
+from cellucid_lazy.graph import map_indexed, merge_tree
+from cellucid_lazy.transforms.uniques import MOST_CATEGORIES
 
-if TYPE_CHECKING:
-    import dask.array as da
-
-_NARROW = 254
+# What uint8 can hold, with 255 kept for missing.
+_MOST_NARROW = 254
 
 
 class Labels(NamedTuple):
@@ -39,18 +39,7 @@ class Labels(NamedTuple):
 
 
 def merge_labels(categories: Sequence[object], /) -> Labels:
-    """Turn categories into text; those that are equal as text become one.
-
-    Parameters
-    ----------
-    categories
-        As stored, in order.
-
-    Returns
-    -------
-    Labels
-        ``names`` keeps the place of each label's first category.
-    """
+    """Turn categories into text; those that are equal as text become one, at the first place."""
     names: dict[str, int] = {}
     codes = [names.setdefault(str(one), len(names)) for one in categories]
     merged = len(names) < len(codes)
@@ -81,9 +70,9 @@ def code_dtype(
     """
     if n_categories > MOST_CATEGORIES:
         raise ValueError(f"{n_categories:,} categories, but codes hold {MOST_CATEGORIES:,}")
-    if requested == "uint8" and n_categories > _NARROW:
-        raise ValueError(f"{n_categories:,} categories, but uint8 holds {_NARROW}")
-    narrow = requested == "uint8" or (requested == "auto" and n_categories <= _NARROW)
+    if requested == "uint8" and n_categories > _MOST_NARROW:
+        raise ValueError(f"{n_categories:,} categories, but uint8 holds {_MOST_NARROW}")
+    narrow = requested == "uint8" or (requested == "auto" and n_categories <= _MOST_NARROW)
     return np.dtype(np.uint8 if narrow else np.uint16)
 
 
@@ -98,15 +87,13 @@ def used_codes(codes: da.Array, /) -> da.Array:
     Returns
     -------
     dask.array.Array
-        Lazy, sorted, of the dtype of `codes` and unknown length.
+        Sorted, of the dtype of `codes` and unknown length.
     """
-    found = map_indexed(_distinct, "i", codes, "i", dtype=codes.dtype)
+    found = map_indexed(_present, "i", codes, "i", dtype=codes.dtype)
     return merge_tree(found, _union, shape=(math.nan,), dtype=codes.dtype)
 
 
-def _distinct(codes: NDArray[Any]) -> NDArray[Any]:
-    import pandas as pd
-
+def _present(codes: NDArray[Any]) -> NDArray[Any]:
     found: NDArray[Any] = pd.unique(codes[codes >= 0])
     return found
 
@@ -123,6 +110,7 @@ def encode_codes(
     dtype: np.dtype[Any],
     code_of: NDArray[np.int32] | None = None,
     field: str = "the field",
+    error: type[ValueError] = ValueError,
 ) -> da.Array:
     """Recode stored codes: negative ones become the missing code.
 
@@ -138,14 +126,18 @@ def encode_codes(
         New code of each stored category, where they differ.
     field
         What messages call the column.
+    error
+        What a code that has no category raises.
 
     Returns
     -------
     dask.array.Array
-        ``dtype`` (n_cells,). A code that has no category raises ValueError when computed.
+        ``dtype`` (n_cells,). A code that has no category raises an error when computed.
     """
-    block = partial(_recode, n_categories=n_categories, dtype=dtype, code_of=code_of, field=field)
-    return codes.map_blocks(block, dtype=dtype, meta=np.empty((0,), dtype=dtype))
+    block = partial(
+        _recode, n_categories=n_categories, dtype=dtype, code_of=code_of, field=field, error=error
+    )
+    return map_indexed(block, "i", codes, "i", dtype=dtype)
 
 
 def _recode(
@@ -155,10 +147,11 @@ def _recode(
     dtype: np.dtype[Any],
     code_of: NDArray[np.int32] | None,
     field: str,
+    error: type[ValueError],
 ) -> NDArray[Any]:
     missing = codes < 0
     if len(codes) and int(codes.max()) >= n_categories:
-        raise ValueError(
+        raise error(
             f"{field}: a cell has category code {int(codes.max())}, but there are "
             f"{n_categories} categories; write the column again"
         )
@@ -183,7 +176,7 @@ def encode_labels(
     values
         Text, booleans or objects (n_cells,); None and NaN are missing.
     categories
-        All distinct values, in category order.
+        All unique values, in category order.
     dtype
         uint8 or uint16.
     code_of
@@ -194,77 +187,19 @@ def encode_labels(
     dask.array.Array
         ``dtype`` (n_cells,).
     """
-    block = partial(_look_up, categories=tuple(categories), dtype=dtype, code_of=code_of)
-    return values.map_blocks(block, dtype=dtype, meta=np.empty((0,), dtype=dtype))
+    block = partial(_encode, categories=tuple(categories), dtype=dtype, code_of=code_of)
+    return map_indexed(block, "i", values, "i", dtype=dtype)
 
 
-def _look_up(
+def _encode(
     values: NDArray[Any],
     *,
     categories: tuple[object, ...],
     dtype: np.dtype[Any],
     code_of: NDArray[np.int32] | None,
 ) -> NDArray[Any]:
-    import pandas as pd
-
-    places = pd.Index(categories, dtype=object).get_indexer(pd.Index(values.astype(object)))
-    return _code_table(np.arange(len(categories)), code_of, dtype)[places]
-
-
-def encode_numbered(
-    numbered: Numbered,
-    /,
-    *,
-    chunks: Sequence[int],
-    dtype: np.dtype[Any],
-    code_of: NDArray[np.int32] | None = None,
-) -> da.Array:
-    """Turn provisional codes into those that `encode_labels` gives, without the values.
-
-    Parameters
-    ----------
-    numbered
-        Of a column with no more distinct values than can be encoded.
-    chunks
-        Number of cells of each of its blocks.
-    dtype
-        uint8 or uint16.
-    code_of
-        New code of each distinct value, where labels were merged.
-
-    Returns
-    -------
-    dask.array.Array
-        ``dtype`` (n_cells,).
-    """
-    import dask.array as da
-
-    codes: da.Array = da.map_blocks(
-        partial(_settle, dtype=dtype, code_of=code_of),
-        numbered.codes,
-        numbered.places,
-        chunks=(tuple(chunks),),
-        dtype=dtype,
-        meta=np.empty((0,), dtype=dtype),
-    )
-    return codes
-
-
-def _settle(
-    codes: NDArray[Any],
-    places: NDArray[Any],
-    *,
-    dtype: np.dtype[Any],
-    code_of: NDArray[np.int32] | None,
-    block_id: tuple[int, ...],
-) -> NDArray[Any]:
-    settled: NDArray[Any] = _code_table(places.item()[block_id[0]], code_of, dtype)[codes.item()]
-    return settled
-
-
-def _code_table(
-    places: NDArray[Any], code_of: NDArray[np.int32] | None, dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Code of each place among the categories; last, so at -1 too, the missing code."""
-    codes = places if code_of is None else code_of[places]
-    return np.append(codes, np.iinfo(dtype).max).astype(dtype)
+    found, unique = pd.factorize(values)
+    positions = pd.Index(categories, dtype=object).get_indexer(pd.Index(unique, dtype=object))
+    codes = positions if code_of is None else code_of[positions]
+    # Missing values have position -1: the last of the table.
+    return np.append(codes, np.iinfo(dtype).max).astype(dtype)[found]

@@ -6,23 +6,20 @@ gives what float32 arithmetic gives, bit for bit, while float64 is centred befor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import dask.array as da
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from cellucid_lazy.transforms.blocks import map_indexed, rechunk, whole_rows
-from cellucid_lazy.transforms.extremes import finite_extremes
-from cellucid_lazy.transforms.float32 import to_float32
+from cellucid_lazy.graph import map_indexed, rechunk, whole_rows
+from cellucid_lazy.transforms.values import finite_extremes, to_float32
 
-if TYPE_CHECKING:
-    import dask.array as da
-    import numpy.typing as npt
-
-# Axis ranges below this count as 1: a degenerate embedding is shown as it is.
+# Axis ranges below this count as 1: a degenerate embedding is not scaled.
 SMALLEST_RANGE = 1e-8
 
 
-def work_dtype(dtype: npt.DTypeLike, /) -> np.dtype[Any]:
+def work_dtype(dtype: DTypeLike, /) -> np.dtype[Any]:
     """Return the floating dtype in which values of `dtype` are normalized."""
     return np.result_type(np.dtype(dtype), np.float32)
 
@@ -37,8 +34,8 @@ def finite_bounds(embedding: da.Array, /) -> da.Array:
 
     Returns
     -------
-    da.Array
-        Lazy (2, d) in the work dtype: minimum, then maximum. A column without a finite value has
+    dask.array.Array
+        (2, d) in the work dtype: minimum, then maximum. A column without a finite value has
         0 for both.
 
     Raises
@@ -52,17 +49,10 @@ def finite_bounds(embedding: da.Array, /) -> da.Array:
 
 
 def scale_factor(bounds: da.Array, /) -> da.Array:
-    """Return 2 / (largest axis range): what brings the largest axis to [-1, 1].
+    """Return 2 / (largest axis range), which scales the largest axis to [-1, 1].
 
-    Parameters
-    ----------
-    bounds
-        Lazy (2, d), see :func:`finite_bounds`.
-
-    Returns
-    -------
-    da.Array
-        Lazy 0-d float64. A range below ``SMALLEST_RANGE`` counts as 1.
+    Takes what :func:`finite_bounds` returns. The result is 0-d float64; a range below
+    ``SMALLEST_RANGE`` counts as 1.
     """
     return map_indexed(_scale, "", rechunk(bounds, -1), "kj", dtype=np.float64)
 
@@ -70,15 +60,7 @@ def scale_factor(bounds: da.Array, /) -> da.Array:
 def center(bounds: da.Array, /) -> da.Array:
     """Return the middle of each axis, (minimum + maximum) / 2.
 
-    Parameters
-    ----------
-    bounds
-        Lazy (2, d), see :func:`finite_bounds`.
-
-    Returns
-    -------
-    da.Array
-        Lazy (d,) in the dtype of `bounds`.
+    Takes what :func:`finite_bounds` returns. The result is (d,), of the same dtype.
     """
     return map_indexed(_center, "j", rechunk(bounds, -1), "kj", dtype=bounds.dtype)
 
@@ -94,11 +76,11 @@ def normalize_embedding(embedding: da.Array, /, *, bounds: da.Array | None = Non
     embedding
         Real numbers, shape (n_cells, d), any chunks.
     bounds
-        Lazy (2, d) minimum and maximum; those of `embedding` by default.
+        Minimum and maximum, (2, d); those of `embedding` by default.
 
     Returns
     -------
-    da.Array
+    dask.array.Array
         float32 (n_cells, d), chunked along cells only.
 
     Raises
@@ -125,7 +107,7 @@ def cast_embedding(embedding: da.Array, /) -> da.Array:
 
     Returns
     -------
-    da.Array
+    dask.array.Array
         float32 (n_cells, d), chunked along cells only. A point with a value that is not a finite
         float32 is NaN throughout: one Inf would ruin the viewer's bounds for all points.
 
@@ -139,7 +121,7 @@ def cast_embedding(embedding: da.Array, /) -> da.Array:
 
 
 def pad_embedding(points: da.Array, /) -> da.Array:
-    """Pad points with zeros to three dimensions, as WebGL wants them.
+    """Pad points with zeros to three dimensions, as WebGL needs them.
 
     Parameters
     ----------
@@ -148,7 +130,7 @@ def pad_embedding(points: da.Array, /) -> da.Array:
 
     Returns
     -------
-    da.Array
+    dask.array.Array
         float32 (n_cells, 3), chunked along cells only.
 
     Raises
@@ -170,11 +152,11 @@ def scale_vectors(vectors: da.Array, /, *, scale: da.Array | None = None) -> da.
     vectors
         Real numbers, shape (n_cells, d) or (n_cells,), any chunks.
     scale
-        Lazy 0-d factor, see :func:`scale_factor`; without it vectors are only cast.
+        0-d factor, see :func:`scale_factor`; without it vectors are only cast.
 
     Returns
     -------
-    da.Array
+    dask.array.Array
         float32 (n_cells, d), or (n_cells, 1), chunked along cells only. Values that are not finite
         are kept as they are.
 
@@ -191,26 +173,26 @@ def scale_vectors(vectors: da.Array, /, *, scale: da.Array | None = None) -> da.
     return map_indexed(_scale_block, "ij", rows, "ij", scale, "", dtype=np.float32)
 
 
-def _zero_if_none(extremes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _zero_if_none(extremes: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isfinite(extremes), extremes, extremes.dtype.type(0))
 
 
-def _scale(bounds: npt.NDArray[Any]) -> np.float64:
+def _scale(bounds: NDArray[Any]) -> np.float64:
     with np.errstate(over="ignore"):
         largest = float((bounds[1] - bounds[0]).max(initial=0))
     return np.float64(2.0 / (largest if largest >= SMALLEST_RANGE else 1.0))
 
 
-def _center(bounds: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _center(bounds: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(over="ignore"):
-        middle: npt.NDArray[Any] = (bounds[0] + bounds[1]) / 2
+        middle: NDArray[Any] = (bounds[0] + bounds[1]) / 2
     return middle
 
 
-def _normalize_block(block: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _normalize_block(block: NDArray[Any], bounds: NDArray[Any]) -> NDArray[np.float32]:
     work = work_dtype(block.dtype)
     bounds = bounds.astype(work, copy=False)
-    # A Python float does not widen float32, a NumPy float64 would.
+    # A Python float leaves float32 arrays as they are; NumPy's float64 would make them float64.
     factor = float(_scale(bounds))
     scaled = np.empty(block.shape, work)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -221,7 +203,7 @@ def _normalize_block(block: npt.NDArray[Any], bounds: npt.NDArray[Any]) -> npt.N
     return _cast_points(scaled)
 
 
-def _cast_points(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _cast_points(block: NDArray[Any]) -> NDArray[np.float32]:
     points = to_float32(block)
     finite = np.isfinite(points)
     if finite.all():
@@ -229,13 +211,13 @@ def _cast_points(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.where(finite.all(axis=1, keepdims=True), points, np.float32(np.nan))
 
 
-def _pad_block(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _pad_block(block: NDArray[Any]) -> NDArray[np.float32]:
     padded = np.zeros((block.shape[0], 3), dtype=np.float32)
     padded[:, : block.shape[1]] = block
     return padded
 
 
-def _scale_block(block: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _scale_block(block: NDArray[Any], scale: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = block.astype(work_dtype(block.dtype), copy=False) * float(scale)
     return to_float32(scaled)

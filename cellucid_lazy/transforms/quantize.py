@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import dask.array as da
 import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
 
-from cellucid_lazy.transforms.blocks import map_indexed, rechunk
-from cellucid_lazy.transforms.extremes import finite_extremes
-
-if TYPE_CHECKING:
-    import dask.array as da
-    import numpy.typing as npt
+from cellucid_lazy.graph import map_indexed, rechunk
+from cellucid_lazy.transforms.values import finite_extremes
 
 Bits: TypeAlias = Literal[8, 16]
 
 _DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16)}
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def quantized_dtype(bits: int, /) -> np.dtype[Any]:
@@ -63,7 +62,7 @@ def quantization_range(minimum: float, maximum: float, /) -> tuple[float, float]
 
 def quantize_block(
     values: npt.ArrayLike, minimum: float, maximum: float, *, bits: Bits
-) -> npt.NDArray[Any]:
+) -> NDArray[Any]:
     """Quantize values over a range.
 
     Parameters
@@ -93,47 +92,20 @@ def quantize_block(
     scale = (np.iinfo(dtype).max - 1) / span
     with np.errstate(over="ignore"):
         single = np.asarray(values).astype(np.float32, copy=False)
-    # Python floats leave float32 arithmetic as it is, NumPy's float64 would widen it.
-    if max(span, scale) > FLOAT32_MAX:
-        return codes_of(single.astype(np.float64), minimum, scale, dtype=dtype)
-    return codes_of(single, minimum, scale, dtype=dtype)
-
-
-def codes_of(
-    values: npt.NDArray[Any], minimum: Any, scale: Any, *, dtype: np.dtype[Any]
-) -> npt.NDArray[Any]:
-    """Count steps from a minimum on, in the arithmetic of the values.
-
-    The format is defined by float32; float64 is for where that overflows.
-
-    Parameters
-    ----------
-    values
-        float32 or float64, any shape.
-    minimum, scale
-        Of each value or of all, as Python floats or of the values' dtype; ``scale`` in codes per
-        unit.
-    dtype
-        uint8 or uint16.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of that dtype; its highest value where a value is not finite.
-    """
+    # The format is defined by float32 arithmetic; float64 is used where that overflows. The range
+    # is in Python floats: NumPy's float64 would turn float32 arrays to float64.
+    work = single.astype(np.float64) if max(span, scale) > _FLOAT32_MAX else single
     missing = np.iinfo(dtype).max
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = values - minimum
+        scaled = work - minimum
         scaled *= scale
     np.clip(scaled, 0, missing - 1, out=scaled)
-    scaled[~np.isfinite(values)] = missing
-    codes: npt.NDArray[Any] = scaled.astype(dtype)
+    scaled[~np.isfinite(work)] = missing
+    codes: NDArray[Any] = scaled.astype(dtype)
     return codes
 
 
-def dequantize_block(
-    codes: npt.NDArray[Any], minimum: float, maximum: float
-) -> npt.NDArray[np.float32]:
+def dequantize_block(codes: NDArray[Any], minimum: float, maximum: float) -> NDArray[np.float32]:
     """Turn codes back to values as the viewer does.
 
     Parameters
@@ -151,13 +123,13 @@ def dequantize_block(
     missing = np.iinfo(codes.dtype).max
     values = minimum + codes * ((maximum - minimum) / (missing - 1))
     # Rounding may step over the maximum, beyond which float32 may have no finite value.
-    single: npt.NDArray[np.float32] = np.minimum(values, maximum).astype(np.float32)
+    single: NDArray[np.float32] = np.minimum(values, maximum).astype(np.float32)
     single[codes == missing] = np.nan
     return single
 
 
 def finite_range(values: da.Array, /) -> da.Array:
-    """Find the minimum and maximum that a manifest tells of a continuous column.
+    """Find the minimum and maximum of a continuous column, as manifests have them.
 
     Parameters
     ----------
@@ -166,8 +138,8 @@ def finite_range(values: da.Array, /) -> da.Array:
 
     Returns
     -------
-    da.Array
-        Lazy (2,) float64: minimum and maximum over finite values, 0 and 1 if there are none.
+    dask.array.Array
+        float64 (2,): minimum and maximum over finite values, 0 and 1 if there are none.
 
     Raises
     ------
@@ -190,11 +162,11 @@ def quantize(values: da.Array, /, *, bits: Bits, value_range: da.Array | None = 
     bits
         8 or 16.
     value_range
-        Lazy (2,) minimum and maximum; those of `values` by default.
+        Minimum and maximum, shape (2,); those of `values` by default.
 
     Returns
     -------
-    da.Array
+    dask.array.Array
         uint8 or uint16 (n_cells,) in the chunks of `values`, see :func:`quantize_block`.
 
     Raises
@@ -212,14 +184,12 @@ def quantize(values: da.Array, /, *, bits: Bits, value_range: da.Array | None = 
     return map_indexed(encode, "i", values, "i", rechunk(extremes, -1), "k", dtype=dtype)
 
 
-def _quantize_over(
-    values: npt.NDArray[Any], extremes: npt.NDArray[Any], *, bits: Bits
-) -> npt.NDArray[Any]:
+def _quantize_over(values: NDArray[Any], extremes: NDArray[Any], *, bits: Bits) -> NDArray[Any]:
     minimum, maximum = quantization_range(float(extremes[0]), float(extremes[1]))
     return quantize_block(values, minimum, maximum, bits=bits)
 
 
-def _unit_if_none(extremes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _unit_if_none(extremes: NDArray[Any]) -> NDArray[np.float64]:
     if np.isfinite(extremes).all():
         return extremes.astype(np.float64)
     return np.array([0.0, 1.0])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import anndata
 import numpy as np
+import pandas as pd
 from hypothesis import strategies as st
 from scipy import sparse
+
+from tests.data import writing
 
 # Sparse matrices of SciPy hold no float16; dense ones do.
 SPARSE_DTYPES = ("f4", "f8", "i1", "u1", "i2", "i4", "i8", "u8", "?")
@@ -89,3 +93,12 @@ def copied(matrix: Any) -> Any:
     """Bytes of all parts, to see that nothing was changed."""
     parts = (matrix.data, matrix.indices, matrix.indptr) if sparse.issparse(matrix) else (matrix,)
     return [np.array(part, copy=True).tobytes() for part in parts]
+
+
+def in_memory(matrix: Any) -> anndata.AnnData:
+    """Hold a matrix in memory, with an embedding."""
+    var = pd.DataFrame(index=[f"g{i}" for i in range(matrix.shape[1])])
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(matrix.shape[0])])
+    umap = np.random.default_rng(0).random((len(obs), 2), dtype=np.float32)
+    with writing():
+        return anndata.AnnData(matrix, obs=obs, var=var, obsm={"X_umap": umap})

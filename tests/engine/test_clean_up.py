@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from threading import Event, Thread
 
 import anndata
 import dask
@@ -19,43 +17,48 @@ import numpy as np
 import pytest
 
 import cellucid_lazy as cl
-from cellucid_lazy.sinks import scratch as scratch_module
-from cellucid_lazy.sinks.directory import remove
-from cellucid_lazy.sinks.scratch import read_genes, store_piece
-from cellucid_lazy.transforms.gene_major import piece_of
+from cellucid_lazy.engine import spill
 from tests.data import writing
-from tests.engine.test_faults import N_GENES, good
-from tests.engine.test_same_bytes import files_of, in_memory
-from tests.helpers import raise_if_dask_computes
+from tests.engine.matrices import in_memory
+from tests.engine.test_faults import good
+from tests.helpers import files_of, raise_if_dask_computes
 
-LEAST = 68_000_000
+# The smallest budget, and a little.
+SMALLEST = 68_000_000
+STRATEGIES = {"external": SMALLEST, "in memory": "8GB"}
+N_CELLS, N_GENES = 12_000, 1_000
 
-# Passes that use scratch: 12,000 cells x 1,000 genes, made block by block.
+# Genes of 12,000 x 1,000 values, made block by block: beyond the smallest budget.
 
 
 def made_block(_, *, block_info=None):
     (start, stop), _ = block_info[0]["array-location"]
-    rows = np.arange(start, stop)[:, None] * 7 + np.arange(1000)
+    rows = np.arange(start, stop)[:, None] * 7 + np.arange(N_GENES)
     return (rows % 11).astype(np.float32)
 
 
-def failing_block(block, *, error, at, block_info=None):
+def made_gene(gene):
+    return ((np.arange(N_CELLS) * 7 + gene) % 11).astype(np.float32)
+
+
+def failing_block(block, *, error, block_info=None):
     start = block_info[0]["array-location"][0][0]
-    if start == at:
-        raise error("told to fail")
+    if start == 9_000:
+        raise error("asked to fail")
     return made_block(block, block_info=block_info)
 
 
-def atlas(error=None, at=9_000):
-    empty = da.zeros((12_000, 1000), chunks=(500, 1000), dtype=np.float32)
+def atlas(error=None):
+    """A catalogue of a lazy matrix; with an error, one of its blocks fails."""
+    empty = da.zeros((N_CELLS, N_GENES), chunks=(500, N_GENES), dtype=np.float32)
     options = {"dtype": np.float32, "meta": np.empty((0, 0), np.float32)}
     if error is None:
         matrix = da.map_blocks(made_block, empty, **options)
     else:
-        matrix = da.map_blocks(failing_block, empty, error=error, at=at, **options)
+        matrix = da.map_blocks(failing_block, empty, error=error, **options)
     with writing():
         adata = anndata.AnnData(matrix)
-        adata.obsm["X_umap"] = np.random.default_rng(0).random((12_000, 2), dtype=np.float32)
+        adata.obsm["X_umap"] = np.random.default_rng(0).random((N_CELLS, 2), dtype=np.float32)
     options = cl.Options(created_at="2026-01-01T00:00:00Z", dataset_name="a", compression=1)
     return cl.outputs(cl.open(adata), options)
 
@@ -66,21 +69,24 @@ def whole():
     return atlas()
 
 
-@pytest.mark.parametrize("memory_budget", [LEAST, "8GB"])
-def test_success_leaves_the_export_and_no_scratch(tmp_path, whole, memory_budget):
+def entries(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_success_leaves_the_export_and_no_scratch(tmp_path, whole, strategy):
     (tmp_path / "scratch").mkdir()
-    way = "external" if memory_budget == LEAST else "in memory"
-    assert cl.explain(whole, memory_budget=memory_budget).startswith(way)
+    options = {"memory_budget": STRATEGIES[strategy]}
+    assert f"genes, {strategy}: " in cl.explain(whole, **options)
     cl.to_directory(
-        whole,
-        tmp_path / "out",
-        memory_budget=memory_budget,
-        scratch=tmp_path / "scratch",
-        progress=False,
+        whole, tmp_path / "out", scratch=tmp_path / "scratch", progress=False, **options
     )
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "scratch"]
-    assert list((tmp_path / "scratch").iterdir()) == []
-    assert len(files_of(tmp_path / "out" / "var")) == 1000
+    assert entries(tmp_path) == ["out", "scratch"]
+    assert entries(tmp_path / "scratch") == []
+    assert len(files_of(tmp_path / "out" / "var")) == N_GENES
+    names = [f"var/{gene}" for gene in range(0, N_GENES, 111)]
+    found = cl.to_bytes(whole, names, scratch=tmp_path / "scratch", **options)
+    assert list(found.values()) == [made_gene(int(name[4:])).tobytes() for name in names]
 
 
 class TaskError(Exception):
@@ -92,89 +98,52 @@ class TaskError(Exception):
 def test_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, error, scheduler):
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     scratch.mkdir()
-    earlier = cl.outputs(cl.open(in_memory(good())))
-    cl.to_directory(earlier, out, progress=False)
+    cl.to_directory(cl.outputs(cl.open(in_memory(good()))), out, progress=False)
     before = files_of(out)
-    with dask.config.set(scheduler=scheduler), pytest.raises(error, match="told to fail"):
+    with dask.config.set(scheduler=scheduler), pytest.raises(error, match="asked to fail"):
         cl.to_directory(
             atlas(error),
             out,
             overwrite=True,
-            memory_budget=LEAST,
+            memory_budget=SMALLEST,
             scratch=scratch,
             progress=False,
         )
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "scratch"]
-    assert list(scratch.iterdir()) == []
+    assert entries(tmp_path) == ["out", "scratch"]
+    assert entries(scratch) == []
     assert files_of(out) == before
 
 
-def test_scratch_too_small_is_refused_before_any_work(tmp_path, whole, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
-    monkeypatch.setattr(scratch_module.shutil, "disk_usage", lambda _: usage)
-    with (
-        raise_if_dask_computes(),
-        pytest.raises(
-            cl.ExportError, match=r"needs .*MiB, but 0.95 MiB are free; .*memory_budget="
-        ),
-    ):
-        cl.to_bytes(whole, whole.names("var"), memory_budget=LEAST, scratch=tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_scratch_folder_that_is_not_there_is_named(tmp_path, whole):
+def test_scratch_is_checked_before_any_work(tmp_path, whole, monkeypatch):
+    names = whole.names("var")
     with raise_if_dask_computes(), pytest.raises(cl.ExportError, match="nowhere: scratch folder"):
-        cl.to_bytes(whole, whole.names("var"), memory_budget=LEAST, scratch=tmp_path / "nowhere")
+        cl.to_bytes(whole, names[:1], scratch=tmp_path / "nowhere")
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(spill.shutil, "disk_usage", lambda _: usage)
+    said = r"needs .*MiB, but 0.95 MiB are free; .*memory_budget="
+    with raise_if_dask_computes(), pytest.raises(cl.ExportError, match=said):
+        cl.to_bytes(whole, names, memory_budget=SMALLEST, scratch=tmp_path)
+    assert entries(tmp_path) == []
 
 
-def test_scratch_follows_dasks_temporary_directory(tmp_path, whole, monkeypatch):
-    made = []
-    monkeypatch.setattr(
-        scratch_module.tempfile, "mkdtemp", lambda **options: made.append(options["dir"]) or _stop()
-    )
-    with dask.config.set({"temporary-directory": str(tmp_path)}), pytest.raises(TaskError):
-        cl.to_bytes(whole, whole.names("var"), memory_budget=LEAST)
-    assert made == [tmp_path]
+def test_scratch_that_is_removed_midway_is_named(tmp_path, whole, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    write, written = spill.Save._write, []
 
+    def removing(save, arrays):
+        written.append(save)
+        if len(written) == 10:
+            Path(save.folder).rename(tmp_path / "moved")
+        return write(save, arrays)
 
-def _stop():
-    raise TaskError
-
-
-def test_a_piece_that_vanishes_is_an_error(tmp_path):
-    stored = store_piece(piece_of(good(), first_row=0), str(tmp_path))
-    os.truncate(stored.path, 100)
-    with pytest.raises(cl.ExportError, match="scratch"):
-        read_genes([stored], 0, N_GENES)
-    Path(stored.path).unlink()
-    with pytest.raises(cl.ExportError, match="scratch"):
-        read_genes([stored], 0, N_GENES)
-    with pytest.raises(cl.ExportError, match="scratch cannot be written"):
-        store_piece(piece_of(good(), first_row=0), str(tmp_path / "gone"))
-
-
-def test_a_removed_folder_is_not_kept_alive_by_a_task_that_still_writes(tmp_path):
-    folder, stop = tmp_path / "busy", Event()
-    folder.mkdir()
-
-    def write_on():
-        count = 0
-        while not stop.is_set() and folder.exists():
-            try:
-                (folder / str(count)).write_bytes(b"x")
-            except FileNotFoundError:
-                return
-            count += 1
-
-    writer = Thread(target=write_on)
-    writer.start()
-    time.sleep(0.05)
-    try:
-        remove(folder)
-        assert not folder.exists()
-    finally:
-        stop.set()
-        writer.join()
+    monkeypatch.setattr(spill.Save, "_write", removing)
+    with pytest.raises(cl.ExportError, match=rf"{scratch}/.*: scratch cannot be written"):
+        cl.to_directory(
+            whole, tmp_path / "out", memory_budget=SMALLEST, scratch=scratch, progress=False
+        )
+    assert entries(tmp_path) == ["moved", "scratch"]
+    assert entries(scratch) == []
 
 
 CHILD = """
@@ -182,7 +151,7 @@ CHILD = """
     import anndata, dask.array as da, numpy as np, warnings
     import cellucid_lazy as cl
 
-    out, scratch, slow, limit, way, earlier = sys.argv[1:]
+    out, scratch, slow, limit, budget = sys.argv[1:]
     warnings.simplefilter("ignore")
     # Tests that run in the background ignore interrupts, and so would this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -200,27 +169,20 @@ CHILD = """
     if int(limit):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-    print("ready", flush=True)
-    cl.to_directory(
-        catalogue,
-        out,
-        overwrite=True,
-        memory_budget=68_000_000 if way == "external" else "8GB",
-        scratch=scratch,
-        progress=False,
-    )
+    options = {"memory_budget": budget, "scratch": scratch, "progress": False}
+    cl.to_directory(catalogue, out, overwrite=True, **options)
     print("done", flush=True)
 """
 
 
-def child(tmp_path, *, slow=0.0, limit=0, way="external"):
+def child(tmp_path, strategy, *, slow=0.0, limit=0):
     """Start an export in another process, over an earlier one."""
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()
     cl.to_directory(cl.outputs(cl.open(in_memory(good()))), out, progress=False)
-    command = [sys.executable, "-c", textwrap.dedent(CHILD)]
+    arguments = [out, scratch, slow, limit, STRATEGIES[strategy]]
     started = subprocess.Popen(
-        [*command, str(out), str(scratch), str(slow), str(limit), way, "x"],
+        [sys.executable, "-c", textwrap.dedent(CHILD), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -238,14 +200,11 @@ def left(tmp_path):
 
 @pytest.mark.parametrize(
     ("slow", "sign"),
-    [
-        (0.2, "scratch/cellucid-lazy-*/*.piece"),
-        (0.0, ".out.*.partial/var/*.gz"),
-    ],
-    ids=["first phase", "second phase"],
+    [(0.2, "scratch/cellucid-lazy-*/*.spill"), (0.0, ".out.*.partial/var/*.gz")],
+    ids=["reading", "writing"],
 )
 def test_ctrl_c_leaves_no_scratch_and_no_half_export(tmp_path, slow, sign):
-    started, before = child(tmp_path, slow=slow)
+    started, before = child(tmp_path, "external", slow=slow)
     try:
         deadline = time.monotonic() + 60
         while not any(tmp_path.glob(sign)):
@@ -264,14 +223,15 @@ def test_ctrl_c_leaves_no_scratch_and_no_half_export(tmp_path, slow, sign):
 
 
 @pytest.mark.parametrize(
-    ("way", "limit", "message"),
+    ("strategy", "limit", "message"),
     [
         ("external", 300_000, "scratch cannot be written"),
         ("in memory", 20_000, "cannot be written"),
     ],
 )
-def test_a_disk_that_is_full_is_an_error_that_names_the_file(tmp_path, way, limit, message):
-    started, before = child(tmp_path, limit=limit, way=way)
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, strategy, limit, message):
+    """A limit of the size of files stands for it."""
+    started, before = child(tmp_path, strategy, limit=limit)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 1
     assert "done" not in out

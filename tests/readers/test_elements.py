@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dask
 import h5py
 import numpy as np
 import pandas as pd
@@ -11,10 +10,11 @@ import zarr
 from anndata.io import read_elem
 from scipy import sparse
 
-import cellucid_lazy as cl
+from cellucid_lazy import readers
+from cellucid_lazy.sizes import BlockSizes
 from tests import data
-from tests.helpers import small_blocks
 
+SMALL = BlockSizes(array_bytes=400)
 FORMS = {
     "h5ad": lambda adata, path: data.write_h5ad(adata, path),
     "h5ad gzip": lambda adata, path: data.write_h5ad(adata, path, compression="gzip"),
@@ -41,53 +41,48 @@ def stored(request, tmp_path_factory):
         yield path, root
 
 
-def computed(blocks):
-    return dask.compute(*blocks.to_delayed().ravel(), scheduler="synchronous")
-
-
 def dense(value):
     return value.toarray() if sparse.issparse(value) else np.asarray(value)
 
 
 @pytest.mark.parametrize("which", ["X", "layers/counts", "layers/half", "layers/by_gene", "raw/X"])
-def test_expression(stored, which, monkeypatch):
-    small_blocks(monkeypatch)
+def test_expression(stored, which):
     path, root = stored
     layer = which.removeprefix("layers/") if which.startswith("layers/") else None
-    source = cl.open(path, layer=layer, use_raw=which == "raw/X")
+    source = readers.open(path, layer=layer, use_raw=which == "raw/X")
     expected = read_elem(root[which])
-    blocks = source.expression.blocks(500).blocks
-    assert blocks.dtype == expected.dtype
-    assert blocks.npartitions > 1 or source.expression.layout == "dense"
-    parts = [dense(one) for one in computed(blocks)]
-    width = blocks.numblocks[1]
-    whole = np.block([parts[first : first + width] for first in range(0, len(parts), width)])
-    np.testing.assert_array_equal(whole, dense(expected))
+    matrix = source.expression.matrix
+    assert (matrix.shape, matrix.dtype) == (expected.shape, expected.dtype)
+    assert matrix.n_stored == (expected.nnz if sparse.issparse(expected) else expected.size)
+    blocks = matrix.whole_blocks(500)
+    assert len(blocks) > 1 or matrix.layout == "dense"
+    found = np.zeros(expected.shape, expected.dtype)
+    for block in blocks:
+        found[slice(*block.cells), slice(*block.genes)] = dense(matrix.read_block(block))
+    np.testing.assert_array_equal(found, dense(expected))
 
 
-def test_obsm(stored, monkeypatch):
-    small_blocks(monkeypatch)
+def test_obsm(stored):
     path, root = stored
-    source = cl.open(path)
+    source = readers.open(path)
     assert set(source.obsm) == set(root["obsm"])
     for key, element in source.obsm.items():
         expected = dense(read_elem(root["obsm"][key]))
-        array = element.array()
+        array = element.array(SMALL)
         assert (element.shape, element.dtype) == (expected.shape, expected.dtype), key
         np.testing.assert_array_equal(array.compute(scheduler="synchronous"), expected, key)
 
 
-def test_obs(stored, monkeypatch):
-    small_blocks(monkeypatch, 50)
+def test_obs(stored):
     path, root = stored
-    source = cl.open(path)
+    source = readers.open(path)
     frame = read_elem(root["obs"])
     assert list(source.obs) == list(frame.columns)
     for key, column in source.obs.items():
-        found = column.values().compute(scheduler="synchronous")
+        found = column.array(SMALL).compute(scheduler="synchronous")
         expected = frame[key]
-        if column.labels is not None:
-            assert list(column.labels()) == expected.cat.categories.tolist()
+        if column.read_labels is not None:
+            assert list(column.read_labels()) == expected.cat.categories.tolist()
             np.testing.assert_array_equal(found, expected.cat.codes)
         elif column.kind == "category":
             missing = expected.isna().to_numpy()
@@ -102,7 +97,7 @@ def test_obs(stored, monkeypatch):
 
 def test_genes(stored):
     path, root = stored
-    source = cl.open(path)
+    source = readers.open(path)
     frame = read_elem(root["var"])
     assert source.read_gene_ids("index") == frame.index.tolist()
     assert list(source.var_keys) == list(frame.columns)
@@ -110,13 +105,12 @@ def test_genes(stored):
         assert source.read_gene_ids(key) == [str(one) for one in frame[key]]
 
 
-def test_connectivities(stored, monkeypatch):
-    small_blocks(monkeypatch)
+def test_connectivities(stored):
     path, root = stored
-    graph = cl.open(path).connectivities
+    graph = readers.open(path).connectivities
     expected = read_elem(root["obsp/connectivities"])
-    blocks = graph.blocks()
-    assert blocks.npartitions > 1
-    found = sparse.vstack(computed(blocks))
-    assert (graph.shape, graph.n_stored) == (expected.shape, expected.nnz)
+    blocks = graph.matrix.whole_blocks(500)
+    assert len(blocks) > 1
+    found = sparse.vstack([graph.matrix.read_block(block) for block in blocks])
+    assert (graph.matrix.shape, graph.matrix.n_stored) == (expected.shape, expected.nnz)
     assert (found != expected).nnz == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.transforms import categories as cat
-from cellucid_lazy.transforms import distinct_values as dv
+from cellucid_lazy.transforms.uniques import unique_values
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
 # Texts that a careless encoder would merge, cut or take for missing.
@@ -36,17 +35,17 @@ def is_missing(value):
     return value is None or value != value
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(column=columns())
 def test_labels_of_codes_are_the_values(column):
     values, rows = column
     array = da.from_array(values, chunks=max(1, min(rows, len(values))), asarray=False)
     with raise_if_dask_computes():
-        lazy = dv.distinct(array)
+        lazy = unique_values(array)
     found = compute(lazy).item()
     expected = sorted({value for value in values if not is_missing(value)}, key=str)
     assert list(found.values) == expected
-    assert found.n_distinct == len(expected)
+    assert found.n_unique == len(expected)
     dtype = cat.code_dtype(len(found.values))
     with raise_if_dask_computes():
         codes = cat.encode_labels(array, categories=found.values, dtype=dtype)
@@ -59,59 +58,9 @@ def test_labels_of_codes_are_the_values(column):
             assert found.values[code] == value
 
 
-@st.composite
-def cut_columns(draw):
-    """Values that may be equal as text only, or all missing, in blocks that may be empty."""
-    kind = draw(st.sampled_from(["text", "bool", "mixed", "missing"]))
-    pools = {
-        "text": WORDS,
-        "bool": [True, False],
-        "mixed": [*WORDS, True, False],
-        "missing": [None],
-    }
-    values = draw(st.lists(st.sampled_from([*pools[kind], *MISSING]), max_size=40))
-    cuts = sorted(draw(st.lists(st.integers(0, len(values)), max_size=12)))
-    chunks = np.diff([0, *cuts, len(values)]).tolist()
-    return da.from_array(boxed(values), chunks=(tuple(chunks),), asarray=False)
-
-
-@settings(max_examples=150, deadline=None)
-@given(column=cut_columns(), merged=st.booleans())
-def test_codes_of_one_read_are_those_of_two(column, merged):
-    found = compute(dv.distinct(column)).item()
-    code_of = cat.merge_labels(found.values).code_of if merged else None
-    options = {"dtype": np.dtype("u2"), "code_of": code_of}
-    expected = compute(cat.encode_labels(column, categories=found.values, **options))
-    with raise_if_dask_computes():
-        numbered = dv.number(column)
-        lazy = cat.encode_numbered(numbered, chunks=column.chunks[0], **options)
-    kept = dv.Numbered(*dask.persist(*numbered, scheduler="synchronous"))
-    again = cat.encode_numbered(kept, chunks=column.chunks[0], **options)
-    assert compute(kept.distinct).item() == found
-    for codes in (compute(lazy), compute(again)):
-        assert codes.dtype == expected.dtype
-        assert codes.tobytes() == expected.tobytes()
-    blocks = compute(kept.codes)
-    assert [len(block) for block in blocks] == list(column.chunks[0])
-    held = sum(block.nbytes for block in blocks)
-    assert held <= dv.numbered_bytes(len(column), len(found.values))
-
-
-@pytest.mark.parametrize(
-    ("n_values", "expected"), [(1, 1), (255, 1), (256, 2), (65_535, 2), (65_536, 0)]
-)
-def test_provisional_codes_are_as_small_as_can_be(n_values, expected):
-    assert dv.numbered_bytes(10, n_values) == 10 * expected
-    if n_values <= dv.MOST_CATEGORIES:
-        values = boxed([None, *map(str, range(n_values))])
-        codes = compute(dv.number(da.from_array(values, chunks=-1)).codes).item()
-        assert codes.itemsize == expected
-        assert (codes[0], codes.max()) == (n_values, n_values)
-
-
 def test_labels_that_are_equal_as_text_share_their_code():
     values = da.from_array(boxed(["True", True, None, "b"]), chunks=2, asarray=False)
-    found = compute(dv.distinct(values)).item()
+    found = compute(unique_values(values)).item()
     labels = cat.merge_labels(found.values)
     assert labels.names == ("True", "b")
     options = {"dtype": np.dtype("u1"), "code_of": labels.code_of}
@@ -119,7 +68,7 @@ def test_labels_that_are_equal_as_text_share_their_code():
     assert compute(codes).tolist() == [0, 0, 255, 1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-3, 6), max_size=40), st.integers(1, 41), st.booleans())
 def test_stored_codes_are_recoded_on_any_grid(stored, rows, merged):
     stored = np.array(stored, dtype=np.int8)
@@ -174,13 +123,11 @@ def test_more_categories_than_codes_are_refused(n, requested):
 
 def test_beyond_65535_values_are_counted_and_not_kept():
     values = da.from_array(np.array([f"c{i}" for i in range(65_536)], dtype=object), chunks=9_000)
-    found = compute(dv.distinct(values)).item()
-    assert (found.n_distinct, found.values) == (65_536, ())
-    assert compute(dv.number(values).places).item() == ()
-    one_block = compute(dv.number(values.rechunk(-1)).codes).item()
-    assert len(one_block) == 0
-    found = compute(dv.distinct(values[1:])).item()
-    assert (found.n_distinct, len(found.values)) == (65_535, 65_535)
+    found = compute(unique_values(values)).item()
+    assert (found.n_unique, found.values) == (65_536, ())
+    assert compute(unique_values(values.rechunk(-1))).item() == found
+    found = compute(unique_values(values[1:])).item()
+    assert (found.n_unique, len(found.values)) == (65_535, 65_535)
 
 
 def test_graphs_pickle_and_names_follow_the_content():
@@ -188,8 +135,7 @@ def test_graphs_pickle_and_names_follow_the_content():
     codes = da.from_array(np.array([0, -1, 1]), chunks=2, name="codes")
     dtype = np.dtype("u1")
     built = [
-        lambda: dv.distinct(values),
-        lambda: cat.encode_numbered(dv.number(values), chunks=(2, 1), dtype=dtype),
+        lambda: unique_values(values),
         lambda: cat.encode_labels(values, categories=("a", "b"), dtype=dtype),
         lambda: cat.encode_codes(codes, n_categories=2, dtype=dtype),
     ]
@@ -197,7 +143,7 @@ def test_graphs_pickle_and_names_follow_the_content():
         assert build().name == build().name
         assert graph_bytes(build())
     other = cat.encode_labels(values, categories=("b", "a"), dtype=dtype)
-    assert other.name != built[2]().name
+    assert other.name != built[1]().name
 
 
 @settings(max_examples=60, deadline=None)

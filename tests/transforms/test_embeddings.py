@@ -36,7 +36,7 @@ def expected_points(x):
     return out
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(MATRICES, st.integers(1, 31))
 def test_normalize_is_right_and_does_not_depend_on_chunks(x, rows):
     one = compute(em.normalize_embedding(da.from_array(x, chunks=-1)))

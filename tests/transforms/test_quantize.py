@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cellucid_lazy.transforms import quantize as qu
-from cellucid_lazy.transforms.quantized_columns import quantize_columns
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
 FLOATS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32))
@@ -44,36 +43,6 @@ def test_bytes_of_the_reference(values, bits):
     assert codes.dtype == expected.dtype
     assert codes.tobytes() == expected.tobytes()
     assert (minimum, maximum) == (low, high)
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_columns_beyond_float32_arithmetic_say_nothing(bits):
-    tiny, wide = np.float32([1e-39, 3e-39]), np.float32([-3e38, 3e38, 0])
-    values, begins = np.concatenate([tiny, wide]), np.array([0, 2, 5])
-    extremes = np.array([[0, wide.min()], [tiny.max(), wide.max()]], np.float64)
-    codes, zeros = quantize_columns(values, begins, extremes, bits=bits)
-    alone = [qu.quantize_block(tiny, *extremes[:, 0], bits=bits)]
-    alone.append(qu.quantize_block(wide, *extremes[:, 1], bits=bits))
-    assert codes.tolist() == np.concatenate(alone).tolist()
-    assert zeros.tolist() == [0, codes[-1]]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(FLOATS | st.just(np.zeros(0, np.float32)), max_size=8), st.sampled_from([8, 16]))
-def test_columns_together_are_as_each_alone(columns, bits):
-    begins = np.concatenate([[0], np.cumsum([len(one) for one in columns])]).astype(np.int64)
-    facts = np.full((2, len(columns)), np.nan)
-    for number, column in enumerate(columns):
-        finite = column[np.isfinite(column)]
-        if len(finite):
-            facts[:, number] = finite.min(), finite.max()
-    values = np.concatenate([*columns, np.zeros(0, np.float32)])
-    codes, zeros = quantize_columns(values, begins, facts, bits=bits)
-    for number, column in enumerate(columns):
-        bounds = qu.quantization_range(*facts[:, number].tolist())
-        alone = qu.quantize_block(np.append(column, np.float32(0)), *bounds, bits=bits)
-        assert codes[begins[number] : begins[number + 1]].tobytes() == alone[:-1].tobytes()
-        assert zeros[number] == alone[-1]
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,0 +1,5 @@
+"""The command line: ``inspect``, ``export``, ``bytes`` and ``demo``."""
+
+from cellucid_lazy.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,242 @@
+"""Parsing a command line, running the command, and reporting what goes wrong.
+
+Results go to standard output; progress, warnings and errors, a line each, to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from cellucid_lazy import __version__
+from cellucid_lazy.cli.commands import demo, export, inspect, write_bytes
+from cellucid_lazy.cli.flags import (
+    ENCODING,
+    IDENTITY,
+    OFFER,
+    OPENING,
+    SCHEDULING,
+    WORK,
+    add_flags,
+    positive,
+)
+from cellucid_lazy.errors import CellucidLazyError, OptionError
+
+DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        Words after the program's name. Default: those of this process.
+
+    Returns
+    -------
+    int
+        0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated.
+    """
+    try:
+        parsed = build_parser().parse_args(arguments)
+    except OptionError as problem:
+        return _report(problem)
+    try:
+        with _one_line_warnings(parsed.debug), _signals_clean_up():
+            parsed.run(parsed)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output has closed it; Python would complain when it flushes at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (Exception, KeyboardInterrupt) as problem:
+        if parsed.debug:
+            traceback.print_exc()
+        return _report(problem)
+    return DONE
+
+
+def _report(problem: BaseException) -> int:
+    """Print an error in one line, and return the exit code."""
+    if isinstance(problem, KeyboardInterrupt):
+        terminated = problem.args == (signal.SIGTERM,)
+        _print_line("terminated" if terminated else "interrupted")
+        return TERMINATED if terminated else INTERRUPTED
+    if isinstance(problem, CellucidLazyError):
+        _print_line(f"error: {problem}")
+        return MISUSED if isinstance(problem, OptionError) else FAILED
+    _print_line(f"error: {type(problem).__name__}: {problem} (--debug shows where it comes from)")
+    return FAILED
+
+
+def _print_line(sentence: str) -> None:
+    erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # there may be a line of progress
+    sys.stderr.write(f"{erase}{' '.join(sentence.split())}\n")
+
+
+@contextmanager
+def _one_line_warnings(debug: bool) -> Iterator[None]:
+    """Print warnings in one line each; those for developers only when debugging."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if debug or not issubclass(category, (DeprecationWarning, FutureWarning)):
+            _print_line(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _signals_clean_up() -> Iterator[None]:
+    """Clean up on SIGTERM as on Ctrl-C, and ignore further signals meanwhile.
+
+    Batch systems end jobs with SIGTERM, and users press Ctrl-C twice.
+    """
+
+    def stop(number: int, _: Any) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports misuse in one line, as all other errors are reported."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = self._order_hint() if "arguments are required" in message else ""
+        raise OptionError(f"{message}{hint} ({self.format_usage().strip()}; see --help)")
+
+    def _order_hint(self) -> str:
+        """Name the list options, which may have taken the words that are missing."""
+        lists = [action.option_strings[0] for action in self._actions if action.nargs == "+"]
+        if not lists:
+            return ""
+        first = [str(action.metavar) for action in self._actions if not action.option_strings]
+        return (
+            f"; put {' and '.join(first)} first: a list option ({', '.join(lists)}) takes all "
+            "words that follow"
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = _Parser(
+        prog="cellucid-lazy",
+        description="Viewer-ready outputs of single-cell AnnData atlases, out of core.",
+        epilog="DATA is an .h5ad file, a zarr store, or the URL of one.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(debug=False)
+    _add_debug(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_inspect, _add_export, _add_bytes, _add_demo):
+        _add_debug(add(commands))
+    return parser
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show the traceback of an error, and every warning",
+    )
+
+
+def _add_inspect(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(
+        commands, "inspect", inspect, "DATA", "show what a dataset offers; reads metadata only"
+    )
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_flags(parser, "input", (*OPENING, *OFFER))
+    return parser
+
+
+def _add_export(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(
+        commands, "export", export, "DATA OUT", "write the folder that the viewer opens"
+    )
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("out", metavar="OUT", help="folder; it appears when the export is complete")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
+        "--select",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="names to export, such as 'obs/*' 'var/CD3*' (default: all)",
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="print how the work would be done; write nothing"
+    )
+    add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "encoding", ENCODING)
+    add_flags(parser, "identity", IDENTITY)
+    add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
+    return parser
+
+
+def _add_bytes(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(
+        commands, "bytes", write_bytes, "DATA NAME", "write one output's bytes to standard output"
+    )
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("output", metavar="NAME", help="as inspect lists it: points/2d, var/CD3E")
+    add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "encoding", ENCODING)
+    add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
+    return parser
+
+
+def _add_demo(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(
+        commands, "demo", demo, "OUT", "generate a small atlas, export it, and show it"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder for the export")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    for what, size in (("cells", 3000), ("genes", 2000)):
+        parser.add_argument(
+            f"--{what}",
+            type=positive,
+            default=size,
+            metavar="N",
+            help=f"number of {what} (default: {size})",
+        )
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Any, words: str, purpose: str
+) -> argparse.ArgumentParser:
+    # argparse would print the list options first, which would then take these words as well.
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, usage=f"%(prog)s {words} [options]", help=purpose, description=purpose
+    )
+    parser.set_defaults(run=run)
+    return parser

@@ -1,0 +1,156 @@
+"""Matrices as dask arrays and as tasks: whatever is stored is read by `read_block` in a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellucid_lazy.graph import from_graph, merge_graphs, optimize_graph
+from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import Block, DaskMatrix, ExpressionMatrix, Matrix
+from cellucid_lazy.transforms.genes import gene_column, gene_columns, gene_ranges
+from cellucid_lazy.transforms.values import to_float32
+
+
+def matrix_array(matrix: Matrix, values: int) -> da.Array:
+    """Make the lazy array of a matrix; reads nothing.
+
+    Parameters
+    ----------
+    matrix
+        Cells by genes.
+    values
+        Stored values of a block.
+
+    Returns
+    -------
+    dask.array.Array
+        Blocks are SciPy CSR or CSC, or NumPy, as the matrix is stored.
+    """
+    if isinstance(matrix, DaskMatrix):
+        return matrix.array
+    blocks = matrix.whole_blocks(values)
+    name = f"matrix-{matrix.token}-{values}"
+    graph, reads = block_reads(matrix, blocks)
+    cells = sorted({block.cells for block in blocks})
+    genes = sorted({block.genes for block in blocks})
+    row = {span: i for i, span in enumerate(cells)}
+    column = {span: i for i, span in enumerate(genes)}
+    for block, read in zip(blocks, reads, strict=True):
+        graph[name, row[block.cells], column[block.genes]] = read
+    chunks = tuple(tuple(stop - start for start, stop in spans) for spans in (cells, genes))
+    return from_graph(name, graph, chunks=chunks, dtype=matrix.dtype, meta=_meta(matrix))
+
+
+def _meta(matrix: Matrix) -> Any:
+    kinds = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "dense": np.empty}
+    return kinds[matrix.layout]((0, 0), dtype=matrix.dtype)
+
+
+def block_reads(matrix: Matrix, blocks: Sequence[Block]) -> tuple[dict[Any, Any], list[Any]]:
+    """Make the tasks that read blocks.
+
+    Parameters
+    ----------
+    matrix
+        Cells by genes.
+    blocks
+        As the matrix cuts them.
+
+    Returns
+    -------
+    tuple
+        A graph, and for each block the key or task that computes to its values.
+    """
+    if isinstance(matrix, DaskMatrix):
+        array = matrix.array
+        keys = dict(zip(matrix.whole_blocks(0), _keys(array), strict=True))
+        chosen = [keys[block] for block in blocks]
+        return optimize_graph(merge_graphs([array]), chosen), chosen
+    # As a value of the graph, a matrix in memory is there once.
+    name = f"stored-{matrix.token}"
+    # In a partial, or dask would look for keys and tasks in the block's tuples.
+    return {name: matrix}, [(partial(_read, block), name) for block in blocks]
+
+
+def _keys(array: da.Array) -> list[Any]:
+    return [key for row in array.__dask_keys__() for key in row]
+
+
+def _read(block: Block, matrix: Matrix) -> Any:
+    return matrix.read_block(block)
+
+
+def gene_array(expression: ExpressionMatrix, position: int, sizes: BlockSizes) -> da.Array:
+    """Make the lazy values of one gene; reads nothing.
+
+    Parameters
+    ----------
+    expression
+        The expression matrix.
+    position
+        The gene's column.
+    sizes
+        Block sizes.
+
+    Returns
+    -------
+    dask.array.Array
+        float32 (n_cells,).
+    """
+    matrix = expression.matrix
+    column = position if expression.genes is None else int(expression.genes[position])
+    if matrix.layout == "csc" and not isinstance(matrix, DaskMatrix):
+        values = _stored_gene(matrix, column)
+    else:
+        values = gene_column(gene_columns(matrix_array(matrix, sizes.matrix_values), [column]))
+    return values if expression.cells is None else values[expression.cells]
+
+
+def _stored_gene(matrix: Matrix, column: int) -> da.Array:
+    """Read one gene of a matrix that is stored by gene: a block of genes would be too much."""
+    n_cells = matrix.shape[0]
+    graph, reads = block_reads(matrix, [Block((0, n_cells), (column, column + 1))])
+    name = f"gene-{matrix.token}-{column}"
+    graph[name, 0] = (_dense_column, reads[0])
+    return from_graph(name, graph, chunks=((n_cells,),), dtype=np.float32)
+
+
+def _dense_column(block: Any) -> NDArray[np.float32]:
+    return to_float32(block.toarray()[:, 0])
+
+
+def gene_ranges_array(
+    expression: ExpressionMatrix, positions: NDArray[np.intp], sizes: BlockSizes
+) -> da.Array:
+    """Make the lazy minimum, maximum and finite count of genes; reads nothing.
+
+    Parameters
+    ----------
+    expression
+        The expression matrix.
+    positions
+        Columns of the genes.
+    sizes
+        Block sizes.
+
+    Returns
+    -------
+    dask.array.Array
+        float64 (3, len(positions)), NaN for the minimum and maximum of a gene without finite
+        values. Its name depends on the matrix and the positions alone.
+    """
+    blocks = matrix_array(expression.matrix, sizes.matrix_values)
+    rows = None
+    if expression.cells is not None:
+        chosen = np.zeros(blocks.shape[0], dtype=bool)
+        chosen[expression.cells] = True
+        rows = da.from_array(chosen, chunks=(blocks.chunks[0],))
+    ranges = gene_ranges(blocks, rows=rows)
+    return ranges[:, positions if expression.genes is None else expression.genes[positions]]

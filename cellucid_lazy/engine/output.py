@@ -1,0 +1,178 @@
+"""What the engine is given: outputs, and manifests with what they need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from math import nan
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from numpy.typing import NDArray
+
+from cellucid_lazy.graph import block_keys, from_graph, rechunk
+
+Build = Callable[[], da.Array]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A JSON document, parts of which only reading can tell.
+
+    Attributes
+    ----------
+    needs
+        The lazy arrays it depends on, by name; each is computed whole.
+    render
+        Makes the document, given their values by the same names. Pickles.
+    indent
+        Indentation of the JSON.
+    """
+
+    needs: Mapping[str, da.Array]
+    render: Callable[[Mapping[str, NDArray[Any]]], dict[str, Any]]
+    indent: int | None = None
+
+    def encode(self, values: Mapping[str, NDArray[Any]]) -> bytes:
+        """Render as JSON. NaN is refused: it would make the dataset unreadable."""
+        return json.dumps(self.render(values), indent=self.indent, allow_nan=False).encode()
+
+
+class Statistics(Mapping[str, da.Array]):
+    """Lazy statistics of an output by name, each built when it is asked for.
+
+    Parameters
+    ----------
+    builders
+        What builds each of them.
+    """
+
+    def __init__(self, builders: Mapping[str, Build]) -> None:
+        self._builders = builders
+
+    def __getitem__(self, name: str) -> da.Array:
+        return self._builders[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+    def __repr__(self) -> str:
+        return f"Statistics({', '.join(self)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One named output of a dataset.
+
+    Attributes
+    ----------
+    name
+        Its name in the catalogue, such as ``"obs/louvain/codes"``.
+    kind
+        The first part of the name.
+    path
+        Its file in an exported folder, without the codec's suffix; None when it has no file.
+    shape
+        NaN where only reading can tell a length.
+    dtype
+        Of the array.
+    build
+        Builds the lazy array.
+    builders
+        What builds each of its statistics.
+    labels
+        Labels of codes, in order; None for other outputs.
+    manifest
+        Set for a manifest. Its file is never compressed.
+    position
+        The column of its matrix that a gene is.
+    """
+
+    name: str
+    kind: str
+    path: str | None
+    shape: tuple[float, ...]
+    dtype: np.dtype[Any]
+    build: Build
+    builders: Mapping[str, Build] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    manifest: Manifest | None = None
+    position: int = 0
+
+    @cached_property
+    def array(self) -> da.Array:
+        """The lazy array: an ordinary dask array, chunked along its first axis only."""
+        return self.build()
+
+    @property
+    def statistics(self) -> Statistics:
+        """Lazy arrays by name.
+
+        ``range`` of values: minimum and maximum over finite ones. ``centroids/2d`` and the like of
+        codes: per label the mean position, last the number of cells averaged. ``counts`` of edges:
+        their number, and the largest number of neighbours of a cell.
+        """
+        return Statistics(self.builders)
+
+    @property
+    def nbytes(self) -> float:
+        """Size of the file before compression; NaN where only reading can tell."""
+        return float(np.prod(self.shape, dtype=float)) * self.dtype.itemsize
+
+    def compute(self, **options: Any) -> NDArray[Any]:
+        """Compute the array; options go to dask."""
+        (values,) = dask.compute(self.array, **options)
+        return np.asarray(values)
+
+    def __repr__(self) -> str:
+        shape = tuple("?" if np.isnan(n) else int(n) for n in self.shape)
+        where = f" -> {self.path}" if self.path else ""
+        return f"Output({self.name!r}: {self.dtype} {shape}{where})".replace("'?'", "?")
+
+
+def manifest_output(name: str, path: str, manifest: Manifest) -> Output:
+    """Make the output of a manifest: its JSON as a lazy uint8 array of unknown length.
+
+    Parameters
+    ----------
+    name
+        Its name in the catalogue.
+    path
+        Its file.
+    manifest
+        The document.
+
+    Returns
+    -------
+    Output
+        Of kind ``"manifest"``.
+    """
+    build = partial(_manifest_array, manifest)
+    kind = name.partition("/")[0]
+    return Output(name, kind, path, (nan,), np.dtype(np.uint8), build, manifest=manifest)
+
+
+def _manifest_array(manifest: Manifest) -> da.Array:
+    arrays = [rechunk(array, -1) for array in manifest.needs.values()]
+    render = partial(_encoded, manifest.render, manifest.indent, tuple(manifest.needs))
+    name = f"manifest-{tokenize(render, [array.name for array in arrays])}"
+    graph = {(name, 0): (render, [block_keys(array)[0] for array in arrays])}
+    return from_graph(name, graph, *arrays, chunks=((nan,),), dtype=np.uint8)
+
+
+def _encoded(
+    render: Callable[..., dict[str, Any]],
+    indent: int | None,
+    names: tuple[str, ...],
+    values: list[NDArray[Any]],
+) -> NDArray[np.uint8]:
+    found = dict(zip(names, map(np.asarray, values), strict=True))
+    return np.frombuffer(Manifest({}, render, indent).encode(found), dtype=np.uint8)

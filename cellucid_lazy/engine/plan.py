@@ -1,0 +1,216 @@
+"""Planning: how genes are read within a memory budget. Integers in, integers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from dask.utils import format_bytes
+
+from cellucid_lazy.errors import format_count
+from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
+
+# Blocks beyond a size gain no speed, until there are very many: each block of genes reads a bit of
+# each block of cells, about 40 microseconds' work, so their number counts squared.
+_MAX_BLOCKS = 2_000
+# Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
+_COLUMNS = 3
+
+Strategy = Literal["by gene", "in memory", "external"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a number of genes are read.
+
+    Attributes
+    ----------
+    strategy
+        ``"by gene"``: the matrix is stored by gene, or in chunks of few genes; each block of genes
+        is read for all cells.
+        ``"in memory"``: one pass, the transposed blocks stay in memory. ``"external"``: one pass,
+        the transposed blocks go to scratch and are read back one range of genes after the other.
+    block_values
+        Stored values of one block of cells (or of genes, when by gene).
+    genes_per_block
+        Genes that one task joins and writes, at most.
+    joined_values
+        Stored values that one task joins, at most. Only an external pass cuts by them: it has
+        counted the values of each gene before it writes. Any other goes by their mean.
+    read_bytes, scratch_bytes, peak_bytes
+        Bytes read once decoded, bytes written to scratch, and memory that the work takes.
+    why
+        The reason, as a sentence.
+    """
+
+    strategy: Strategy
+    block_values: int
+    genes_per_block: int
+    joined_values: int
+    read_bytes: int
+    scratch_bytes: int
+    peak_bytes: int
+    why: str
+
+    def explain(self) -> str:
+        """Describe the plan in one paragraph."""
+        genes = format_count(self.genes_per_block, "gene")
+        if self.strategy == "external":
+            genes = f"up to {genes} or {format_count(self.joined_values, 'value')}"
+        return (
+            f"{self.strategy}: {self.why}. Reads {format_bytes(self.read_bytes)} decoded, in "
+            f"blocks of {format_count(self.block_values, 'value')}; writes "
+            f"{format_bytes(self.scratch_bytes)} of scratch; {genes} per task; about "
+            f"{format_bytes(self.peak_bytes)} of memory beyond the imported libraries"
+        )
+
+
+def plan_genes(
+    *,
+    n_cells: int,
+    n_genes: int,
+    n_stored: int,
+    item_bytes: int,
+    index_bytes: int,
+    genes_per_chunk: int | None,
+    stored_by_gene: bool,
+    wanted: int,
+    budget: int,
+    workers: int,
+    threads: int,
+    sizes: BlockSizes = DEFAULT_SIZES,
+) -> Plan:
+    """Choose how to read genes, from sizes alone.
+
+    Parameters
+    ----------
+    n_cells, n_genes, n_stored
+        Size of the matrix and number of its stored values.
+    item_bytes, index_bytes
+        Bytes of a stored value, and of its index; 0 where it has none.
+    genes_per_chunk
+        Genes per stored chunk; None if every read touches all genes.
+    stored_by_gene
+        Whether there is no other way to read it, as in CSC.
+    wanted
+        Number of genes asked for.
+    budget
+        Bytes of memory.
+    workers
+        Tasks that run at a time in one process.
+    threads
+        Tasks that run at a time in all.
+    sizes
+        Block sizes.
+
+    Returns
+    -------
+    Plan
+        Fits the budget where one gene's column does.
+    """
+    columns = _COLUMNS * 4 * n_cells * workers
+    free = max(budget - columns, budget // 4)
+    chunk = n_genes if genes_per_chunk is None else genes_per_chunk
+    share = min(1.0, wanted * chunk / max(1, n_genes))
+    # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
+    genes = -(-wanted // (8 * threads))
+    work = _Work(n_stored, n_genes, wanted, genes, item_bytes, workers, free, sizes)
+    by_cell = _plan_by_cell(work, budget)
+    # Of few chunks of genes there are too few tasks; blocks of cells are as good if they fit.
+    enough = by_cell.strategy == "external" or wanted // chunk >= 4 * threads
+    by_gene = stored_by_gene or (genes_per_chunk is not None and enough and work.fits(chunk))
+    plan = _plan_by_gene(work, chunk) if by_gene else by_cell
+    read = int(n_stored * share * (item_bytes + index_bytes))
+    return replace(plan, read_bytes=read, peak_bytes=columns + plan.peak_bytes)
+
+
+class _Work(NamedTuple):
+    """Sizes, genes that a task should take, and free memory."""
+
+    n_stored: int
+    n_genes: int
+    wanted: int
+    genes: int
+    item_bytes: int
+    workers: int
+    free: int
+    sizes: BlockSizes
+
+    @property
+    def per_gene(self) -> float:
+        return max(1.0, self.n_stored / max(1, self.n_genes))
+
+    # Bytes per value while a task runs, with a quarter that the allocator keeps for itself.
+
+    @property
+    def transposing(self) -> int:
+        """A value with its index, as stored and transposed; in short form; in the codec."""
+        return (3 * self.item_bytes + 14) * 5 // 4
+
+    @property
+    def joining(self) -> int:
+        """A value with its row, in short form; put together; in the order of genes."""
+        return (3 * self.item_bytes + 10) * 5 // 4
+
+    @property
+    def both(self) -> int:
+        """A block that is transposed, and held until its genes are joined."""
+        return self.transposing + self.item_bytes + 4
+
+    @property
+    def spilled(self) -> int:
+        """A value and its row, in short form."""
+        return self.item_bytes + 2
+
+    def fits(self, genes: int) -> bool:
+        return genes * self.per_gene * self.workers * self.both <= self.free
+
+    def within(self, values: int, largest: int) -> int:
+        return int(min(largest, max(self.sizes.min_gene_values, values)))
+
+
+def _plan_by_gene(work: _Work, chunk: int) -> Plan:
+    largest = work.within(work.free // (work.workers * work.both), work.sizes.max_gene_values)
+    joined = max(largest, int(chunk * work.per_gene)) if work.fits(chunk) else largest
+    genes = max(1, min(int(joined / work.per_gene), work.genes))
+    # Whole chunks, or one would be read for two blocks; several tasks may write one of them.
+    chunks = max(1, genes // chunk)
+    reason = _BY_GENE if chunk == 1 else _BY_CHUNK.format(genes=format_count(chunk, "gene"))
+    return Plan(
+        "by gene",
+        block_values=max(1, int(chunks * chunk * work.per_gene)),
+        genes_per_block=genes,
+        joined_values=joined,
+        read_bytes=0,
+        scratch_bytes=0,
+        peak_bytes=work.workers * joined * work.both,
+        why=reason,
+    )
+
+
+def _plan_by_cell(work: _Work, budget: int) -> Plan:
+    kept = int(work.n_stored * work.wanted / max(1, work.n_genes) * work.spilled)
+    in_memory = kept <= work.free // 3
+    room = work.free - kept if in_memory else work.free
+    largest = max(work.sizes.max_gene_values, work.n_stored // _MAX_BLOCKS)
+    block = work.within(room // (work.workers * work.transposing), largest)
+    joined = work.within(room // (work.workers * work.joining), largest)
+    genes = max(1, min(int(joined / work.per_gene), work.genes)) if in_memory else work.genes
+    taken = work.workers * max(block * work.transposing, joined * work.joining)
+    reason = _FIT if in_memory else _DO_NOT_FIT
+    return Plan(
+        "in memory" if in_memory else "external",
+        block_values=block,
+        genes_per_block=genes,
+        joined_values=joined,
+        read_bytes=0,
+        scratch_bytes=0 if in_memory else kept,
+        peak_bytes=taken + kept if in_memory else taken,
+        why=reason.format(kept=format_bytes(kept), budget=format_bytes(budget)),
+    )
+
+
+_BY_GENE = "the matrix is stored by gene"
+_BY_CHUNK = "{genes} at a time can be read for all cells within the budget"
+_FIT = "the {kept} of the genes asked for fit the budget of {budget}"
+_DO_NOT_FIT = "the {kept} of the genes asked for do not fit the budget of {budget}"

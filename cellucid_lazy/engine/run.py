@@ -1,0 +1,150 @@
+"""Running: producers' stages one after the other, manifests last, all of it into one sink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import dask
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import NDArray
+
+from cellucid_lazy.codecs import Codec
+from cellucid_lazy.engine.arrays import ARRAYS
+from cellucid_lazy.engine.output import Output
+from cellucid_lazy.engine.producer import Encoder, Job, Produced, Producer, Stage
+from cellucid_lazy.engine.progress import Progress
+from cellucid_lazy.engine.resources import Resources, local_pool
+from cellucid_lazy.engine.spill import Spiller
+from cellucid_lazy.sinks.sink import Sink, Writer
+
+Groups = Mapping[Producer, Mapping[str, Output]]
+
+
+def run(
+    groups: Groups,
+    sink: Sink,
+    codec: Codec,
+    *,
+    resources: Resources,
+    scratch: str | None,
+    progress: bool | None,
+) -> Any:
+    """Make outputs and write them to a sink.
+
+    Parameters
+    ----------
+    groups
+        For each producer its outputs, by the name of the file that each becomes.
+    sink
+        Where files go. It gets all of them, or is aborted.
+    codec
+        Encodes files, but for manifests.
+    resources
+        Memory and threads.
+    scratch
+        Folder for spilled blocks; None for the default.
+    progress
+        Show progress; None for on a terminal only.
+
+    Returns
+    -------
+    Any
+        What the sink returns when all is written.
+    """
+    files = {file: output for group in groups.values() for file, output in group.items()}
+    try:
+        writer = sink.begin(list(files))
+        with Spiller(scratch) as spiller:
+            receipts = _produce(groups, Encoder(codec, writer), spiller, resources, progress)
+        return sink.commit(receipts)
+    except BaseException:
+        sink.abort()
+        raise
+
+
+def _produce(
+    groups: Groups,
+    encoder: Encoder,
+    spiller: Spiller,
+    resources: Resources,
+    progress: bool | None,
+) -> dict[str, Any]:
+    manifests = {
+        file: output
+        for group in groups.values()
+        for file, output in group.items()
+        if output.manifest is not None
+    }
+    needs = {
+        array.name: array
+        for output in manifests.values()
+        if output.manifest is not None
+        for array in output.manifest.needs.values()
+    }
+    receipts: dict[str, Any] = {}
+    values: dict[str, NDArray[Any]] = {}
+    jobs = _assign(groups, needs)
+    for producer, (outputs, own) in jobs.items():
+        job = Job(outputs, {name: needs[name] for name in own}, encoder, spiller, resources)
+        produced = _run_stages(producer, job, resources, progress)
+        receipts |= produced.receipts
+        values |= produced.values
+    for file, output in manifests.items():
+        receipts[file] = _write_manifest(output, file, encoder.writer, values)
+    return receipts
+
+
+def _assign(
+    groups: Groups, needs: Mapping[str, Any]
+) -> dict[Producer, tuple[Mapping[str, Output], set[str]]]:
+    """Give each producer its outputs, and the needs that it computes anyway; arrays the rest."""
+    jobs: dict[Producer, tuple[Mapping[str, Output], set[str]]] = {}
+    left = set(needs)
+    for producer, group in groups.items():
+        outputs: Mapping[str, Output] = {
+            file: output for file, output in group.items() if output.manifest is None
+        }
+        provided = left & producer.provides(list(outputs.values())) if left else set()
+        left -= provided
+        jobs[producer] = (outputs, provided)
+    if left:
+        outputs, provided = jobs.get(ARRAYS, ({}, set()))
+        jobs[ARRAYS] = (outputs, provided | left)
+    return jobs
+
+
+def _run_stages(
+    producer: Producer, job: Job, resources: Resources, progress: bool | None
+) -> Produced:
+    stages = producer.run(job)
+    done: Any = None
+    while True:
+        try:
+            stage = stages.send(done)
+        except StopIteration as finished:
+            produced: Produced = finished.value
+            return produced
+        done = _compute(stage, resources, progress)
+
+
+def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[Any, ...]:
+    if not stage.keys:
+        return ()
+    layers = HighLevelGraph({stage.label: dict(stage.graph)}, {stage.label: set()})
+    tasks = [Delayed(key, layers, layer=stage.label) for key in stage.keys]
+    shown = nullcontext() if progress is False else Progress(stage.label, progress)
+    with local_pool(resources.workers) as options, shown:
+        computed: tuple[Any, ...] = dask.compute(*tasks, **options)
+    return computed
+
+
+def _write_manifest(
+    output: Output, file: str, writer: Writer, values: Mapping[str, NDArray[Any]]
+) -> Any:
+    manifest = output.manifest
+    assert manifest is not None
+    found = {name: values[array.name] for name, array in manifest.needs.items()}
+    return writer.put(file, [manifest.encode(found)])

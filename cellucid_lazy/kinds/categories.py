@@ -1,0 +1,142 @@
+"""Labels and codes of category columns.
+
+Labels of text columns, and used codes of columns whose unused categories are dropped, are read on
+first access, and kept for the source. A call reads those of all its columns in one computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.engine.resources import scheduler_kwargs
+from cellucid_lazy.errors import DataError, FieldError
+from cellucid_lazy.kinds.dataset import Category, Dataset
+from cellucid_lazy.source import ObsColumn
+from cellucid_lazy.transforms.categories import (
+    code_dtype,
+    encode_codes,
+    encode_labels,
+    merge_labels,
+    used_codes,
+)
+from cellucid_lazy.transforms.uniques import MOST_CATEGORIES, unique_values
+
+
+def category(dataset: Dataset, key: str) -> Category:
+    """Find the labels of a category column, and make its lazy codes.
+
+    Raises FieldError when it has too many categories, or its values cannot be categories.
+    """
+    known = dataset.shared.categories
+    if key not in known:
+        column = dataset.column(key)
+        if _is_unread(dataset, column):
+            others = [name.key for name in dataset.call or () if name.kind == "obs"]
+            read_labels(dataset, dict.fromkeys([key, *others]))
+        try:
+            known[key] = _category(dataset, column)
+        except FieldError as problem:
+            known[key] = problem
+    found = known[key]
+    if isinstance(found, FieldError):
+        raise found
+    return found
+
+
+def read_labels(dataset: Dataset, keys: Iterable[str]) -> None:
+    """Read what the labels of obs columns depend on and is unknown, in one computation."""
+    unread: dict[str, da.Array] = {}
+    for column in map(dataset.column, keys):
+        if _is_unread(dataset, column):
+            find = unique_values if column.read_labels is None else used_codes
+            # The error comes again when the column is used.
+            with suppress(FieldError):
+                unread[column.name] = find(column.array(dataset.sizes))
+    if not unread:
+        return
+    values = dask.compute(*unread.values(), **scheduler_kwargs())
+    for key, value in zip(unread, values, strict=True):
+        if dataset.column(key).read_labels is None:
+            dataset.findings.uniques[key] = np.asarray(value).item()
+        else:
+            dataset.findings.used_codes[key] = value
+
+
+def _is_unread(dataset: Dataset, column: ObsColumn) -> bool:
+    """Whether labels, or used codes, must be read and have not been."""
+    if column.kind != "category":
+        return False
+    if column.read_labels is None:
+        return column.name not in dataset.findings.uniques
+    return column.drop_unused and column.name not in dataset.findings.used_codes
+
+
+def _category(dataset: Dataset, column: ObsColumn) -> Category:
+    where = f"{dataset.source.name}: obs column {column.name!r}"
+    try:
+        if column.read_labels is None:
+            return _from_values(dataset, column)
+        return _from_codes(dataset, column, column.read_labels(), where)
+    except FieldError as problem:
+        raise FieldError(f"{where}: {problem}") from problem
+
+
+def _from_values(dataset: Dataset, column: ObsColumn) -> Category:
+    """Make the category of a column whose cells hold labels."""
+    found = dataset.findings.uniques[column.name]
+    labels = merge_labels(found.values)
+    codes = encode_labels(
+        column.array(dataset.sizes),
+        categories=found.values,
+        # Too many values are counted, and not kept.
+        dtype=_dtype(dataset, len(labels.names) or found.n_unique),
+        code_of=labels.code_of,
+    )
+    return Category(labels.names, codes)
+
+
+def _from_codes(
+    dataset: Dataset, column: ObsColumn, categories: Sequence[object], where: str
+) -> Category:
+    """Make the category of a column whose cells hold codes of stored categories."""
+    n_stored = len(categories)
+    used: NDArray[np.integer[Any]] = np.arange(n_stored)
+    if column.drop_unused:
+        used = dataset.findings.used_codes[column.name]
+        # A code without a category is left to the encoding, which refuses it.
+        used = used[used < n_stored]
+    labels = merge_labels([categories[code] for code in used.tolist()])
+    code_of = labels.code_of
+    if len(used) < n_stored:
+        # What is not used stays 0: no cell has it.
+        code_of = np.zeros(n_stored, dtype=np.int32)
+        code_of[used] = np.arange(len(used)) if labels.code_of is None else labels.code_of
+    codes = encode_codes(
+        column.array(dataset.sizes),
+        n_categories=n_stored,
+        dtype=_dtype(dataset, len(labels.names)),
+        code_of=code_of,
+        field=where,
+        error=DataError,
+    )
+    return Category(labels.names, codes)
+
+
+def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:
+    """Choose the type of codes."""
+    if n_categories > MOST_CATEGORIES:
+        raise FieldError(
+            f"{n_categories:,} categories, but codes tell apart {MOST_CATEGORIES:,}; "
+            "group them into fewer, or drop the column"
+        )
+    try:
+        return code_dtype(n_categories, requested=dataset.options.obs_categorical_dtype)
+    except ValueError as problem:
+        raise FieldError(f"{problem}; use obs_categorical_dtype='auto' or 'uint16'") from None

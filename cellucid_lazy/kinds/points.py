@@ -1,0 +1,116 @@
+"""Embeddings: ``points/2d``; ``points/2d/padded`` has zeros up to three columns, for WebGL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from cellucid_lazy.engine.output import Manifest, Output
+from cellucid_lazy.kinds.dataset import DIMENSIONS, Dataset
+from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
+from cellucid_lazy.names import Name
+from cellucid_lazy.transforms.embeddings import (
+    cast_embedding,
+    finite_bounds,
+    normalize_embedding,
+    pad_embedding,
+    scale_factor,
+)
+
+prefix = "points"
+producer = Dataset.array_producer
+
+_PADDED = "padded"
+
+
+def keys(dataset: Dataset) -> Sequence[str]:
+    """List the chosen dimensions."""
+    return dataset.chosen(prefix, dataset.embeddings)
+
+
+def required(dataset: Dataset) -> Sequence[str]:
+    """List the chosen dimensions, or all if none is chosen: a viewer needs an embedding."""
+    return keys(dataset) or tuple(dataset.embeddings)
+
+
+def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
+    """Name embeddings, then padded ones."""
+    del dataset
+    yield from (Name(prefix, key) for key in keys)
+    yield from (Name(prefix, key, _PADDED) for key in keys)
+
+
+def build(dataset: Dataset, name: Name) -> Output:
+    """Build an embedding."""
+    padded = name.part == _PADDED
+    return Output(
+        str(name),
+        prefix,
+        None if padded else _path(name.key),
+        (dataset.source.n_cells, 3 if padded else DIMENSIONS[name.key]),
+        np.dtype(np.float32),
+        partial(_padded if padded else points, dataset, name.key),
+    )
+
+
+def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
+    """Describe embeddings, and the latent space where outlier quantiles are offered."""
+    yield from (output_row(build(dataset, name)) for name in names)
+    if all(dataset.column(key).kind != "category" for key in dataset.obs_keys):
+        return
+    if dataset.latent_key is None:
+        yield Row("(latent space: none found, outlier quantiles are 0)")
+    else:
+        obsm = dataset.source.obsm[dataset.latent_key]
+        note = f"from obsm/{dataset.latent_key}"
+        yield Row("(latent space)", obsm.dtype.name, obsm.shape, file=note)
+
+
+def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
+    """Add the embeddings to the identity."""
+    return {"identity": partial(_identity, dataset)}
+
+
+def points(dataset: Dataset, dimension: str) -> da.Array:
+    """Make the lazy embedding as the viewer draws it, float32 (n_cells, d)."""
+    return dataset.array(f"points/{dimension}", partial(_points, dataset, dimension))
+
+
+def scale(dataset: Dataset, dimension: str) -> da.Array | None:
+    """Make the lazy factor that the embedding is scaled by, float64 (); None for 1."""
+    if not dataset.options.normalize_embeddings:
+        return None
+    first, _ = dataset.two_passes(dataset.embeddings[dimension])
+    return scale_factor(finite_bounds(first))
+
+
+def _path(dimension: str) -> str:
+    return f"points_{dimension}.bin"
+
+
+def _points(dataset: Dataset, dimension: str) -> da.Array:
+    first, again = dataset.two_passes(dataset.embeddings[dimension])
+    if not dataset.options.normalize_embeddings:
+        return cast_embedding(first)
+    return normalize_embedding(again, bounds=finite_bounds(first))
+
+
+def _padded(dataset: Dataset, dimension: str) -> da.Array:
+    return pad_embedding(points(dataset, dimension))
+
+
+def _identity(dataset: Dataset) -> Manifest:
+    dimensions = required(dataset)
+    numbers = [DIMENSIONS[dimension] for dimension in dimensions]
+    embeddings: dict[str, Any] = {
+        "available_dimensions": numbers,
+        "default_dimension": max(numbers),
+        "files": {dimension: _path(dimension) + dataset.suffix for dimension in dimensions},
+    }
+    if dataset.options.manifest_shape == "live" and dataset.umap_resolution is not None:
+        embeddings["umap_resolution"] = dict(dataset.umap_resolution)
+    return constant_manifest({"embeddings": embeddings})

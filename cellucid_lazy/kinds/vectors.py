@@ -1,0 +1,105 @@
+"""Vector fields: ``vectors/<field>/2d``, displacements of cells, scaled as the points are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from cellucid_lazy.engine.output import Manifest, Output
+from cellucid_lazy.kinds import points
+from cellucid_lazy.kinds.dataset import DIMENSIONS, Dataset
+from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
+from cellucid_lazy.names import Name, safe_name
+from cellucid_lazy.transforms.embeddings import scale_vectors
+
+prefix = "vectors"
+producer = Dataset.array_producer
+
+
+def keys(dataset: Dataset) -> Sequence[str]:
+    """List the chosen fields, each with a dimension."""
+    fields = dataset.vector_fields.items()
+    return dataset.chosen(prefix, (f"{field}/{one}" for field, found in fields for one in found))
+
+
+def required(dataset: Dataset) -> Sequence[str]:
+    """List the chosen fields of dimensions that have points."""
+    dimensions = points.required(dataset)
+    return [key for key in keys(dataset) if _split(key)[1] in dimensions]
+
+
+def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
+    """Name vector fields."""
+    del dataset
+    return (Name(prefix, key) for key in keys)
+
+
+def build(dataset: Dataset, name: Name) -> Output:
+    """Build a vector field."""
+    field, dimension = _split(name.key)
+    return Output(
+        str(name),
+        prefix,
+        _path(field, dimension),
+        (dataset.source.n_cells, DIMENSIONS[dimension]),
+        np.dtype(np.float32),
+        partial(_vectors, dataset, field, dimension),
+    )
+
+
+def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
+    """Describe vector fields."""
+    return (output_row(build(dataset, name)) for name in names)
+
+
+def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
+    """Add the vector fields to the identity, if there are any."""
+    return {"identity": partial(_identity, dataset)} if keys(dataset) else {}
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Split a key into field and dimension."""
+    field, _, dimension = key.rpartition("/")
+    return field, dimension
+
+
+def _path(field: str, dimension: str) -> str:
+    return f"vectors/{safe_name(field)}_{dimension}.bin"
+
+
+def _vectors(dataset: Dataset, field: str, dimension: str) -> da.Array:
+    obsm = dataset.source.obsm[dataset.vector_fields[field][dimension]]
+    return scale_vectors(obsm.array(dataset.sizes), scale=points.scale(dataset, dimension))
+
+
+def _identity(dataset: Dataset) -> Manifest:
+    dimensions: dict[str, list[str]] = {}
+    for field, dimension in map(_split, keys(dataset)):
+        dimensions.setdefault(field, []).append(dimension)
+    fields = {field: _entry(dataset, field, found) for field, found in dimensions.items()}
+    default = "velocity_umap" if "velocity_umap" in fields else min(fields)
+    return constant_manifest({"vector_fields": {"default_field": default, "fields": fields}})
+
+
+def _entry(dataset: Dataset, field: str, dimensions: Sequence[str]) -> dict[str, Any]:
+    numbers = [DIMENSIONS[dimension] for dimension in dimensions]
+    entry: dict[str, Any] = {
+        "label": _label(field),
+        "basis": "umap",
+        "available_dimensions": numbers,
+        "default_dimension": max(numbers),
+        "files": {one: _path(field, one) + dataset.suffix for one in dimensions},
+    }
+    if dataset.options.manifest_shape == "live":
+        entry["obsm_keys"] = {one: dataset.vector_fields[field][one] for one in dimensions}
+    return entry
+
+
+def _label(name: str) -> str:
+    """Name a vector field for people: ``velocity_umap`` becomes ``Velocity (UMAP)``."""
+    base = name.removesuffix("_umap").replace("_", " ").strip()
+    return f"{base[:1].upper() + base[1:] if base else name} (UMAP)"

@@ -1,0 +1,231 @@
+"""Elements of a stored AnnData by their encoding: matrices, arrays per cell, the neighbour graph.
+
+This follows AnnData's on-disk format since version 0.7. Arrays become lazy in blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.graph import from_graph, whole_rows
+from cellucid_lazy.readers.matrix import cut
+from cellucid_lazy.readers.matrix.dense import DenseMatrix
+from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix.sparse import SparseMatrix
+from cellucid_lazy.readers.storage import Tree
+from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import ArrayReader, Block, NeighbourGraph, ObsmArray
+
+_LAYOUTS: dict[str, Literal["csr", "csc"]] = {
+    "csr_matrix": "csr",
+    "csc_matrix": "csc",
+    "csr": "csr",
+    "csc": "csc",
+}
+
+# Bytes of a row at least, as narrow types are widened later; and bytes of a short text.
+_MIN_ROW_BYTES = 8
+_TEXT_BYTES = 64
+
+
+def is_array(node: Any) -> bool:
+    """Tell whether a node is an array, not a group."""
+    return hasattr(node, "shape")
+
+
+def attribute(node: Any, name: str) -> Any:
+    """Read an attribute, or None; bytes become text, arrays become lists."""
+    value = node.attrs.get(name)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [one.decode() if isinstance(one, bytes) else one for one in value.tolist()]
+    return value
+
+
+def encoding(node: Any) -> str:
+    """Return the encoding of a node; also for sparse groups from before AnnData 0.7."""
+    return str(attribute(node, "encoding-type") or attribute(node, "h5sparse_format") or "")
+
+
+def location(tree: Tree, node: Any) -> str:
+    """Return what messages call a node: the file and the key."""
+    return f"{tree.path}: {str(node.name).lstrip('/')}"
+
+
+def check_numeric(dtype: np.dtype[Any], name: str) -> None:
+    """Raise DataError for text, complex numbers, dates and structures; `name` says where."""
+    if dtype.kind not in "biuf":
+        held = "text" if dtype.kind == "O" else dtype
+        raise DataError(f"{name}: holds {held}, but real numbers are needed")
+
+
+def _numeric_reader(tree: Tree, node: Any) -> ArrayReader:
+    """Make the reader of an array of real numbers."""
+    reader = tree.reader(node)
+    check_numeric(reader.dtype, location(tree, node))
+    return reader
+
+
+def stored_matrix(tree: Tree, node: Any) -> DenseMatrix | SparseMatrix:
+    """Describe a stored matrix.
+
+    Raises
+    ------
+    DataError
+        When the node is no matrix of real numbers.
+    """
+    name = location(tree, node)
+    if not is_array(node):
+        if encoding(node) not in _LAYOUTS:
+            raise DataError(
+                f"{name}: is a group of encoding {encoding(node)!r}; an array, csr_matrix or "
+                "csc_matrix is needed"
+            )
+        return _sparse_matrix(tree, node, name)
+    if len(node.shape) != 2:
+        raise DataError(f"{name}: has shape {tuple(node.shape)}, but a matrix is needed")
+    return DenseMatrix(_numeric_reader(tree, node))
+
+
+def _sparse_matrix(tree: Tree, group: Any, name: str) -> SparseMatrix:
+    shape = attribute(group, "shape") or attribute(group, "h5sparse_shape")
+    missing = [part for part in ("data", "indices", "indptr") if part not in group]
+    if missing or shape is None or len(shape) != 2:
+        raise DataError(
+            f"{name}: not a complete sparse matrix (shape {shape}, missing: {missing or 'none'})"
+        )
+    return SparseMatrix(
+        _LAYOUTS[encoding(group)],
+        (int(shape[0]), int(shape[1])),
+        _numeric_reader(tree, group["data"]),
+        tree.reader(group["indices"]),
+        tree.reader(group["indptr"]),
+        name,
+    )
+
+
+def stored_obsm(tree: Tree, node: Any) -> ObsmArray:
+    """Describe an entry of obsm: a dense or sparse array, or a dataframe of numbers.
+
+    Raises
+    ------
+    DataError
+        When it holds no real numbers.
+    """
+    if is_array(node):
+        return obsm_array(_numeric_reader(tree, node))
+    name = location(tree, node)
+    if encoding(node) in _LAYOUTS:
+        return sparse_obsm_array(_sparse_matrix(tree, node, name))
+    if encoding(node) != "dataframe":
+        raise DataError(f"{name}: is a {encoding(node) or 'group'}, not an array")
+    keys = attribute(node, "column-order") or []
+    if not keys or not all(is_array(node[key]) for key in keys):
+        raise DataError(f"{name}: a dataframe with columns that are no numbers")
+    columns = tuple(obsm_array(_numeric_reader(tree, node[key])) for key in keys)
+    dtype = np.result_type(*(column.dtype for column in columns))
+    return ObsmArray((columns[0].shape[0], len(columns)), dtype, partial(_stack_columns, columns))
+
+
+def _stack_columns(
+    columns: tuple[ObsmArray, ...], sizes: BlockSizes, *, again: bool = False
+) -> da.Array:
+    return whole_rows(da.stack([column.array(sizes, again=again) for column in columns], axis=1))
+
+
+def neighbour_graph(matrix: Any, n_cells: int, name: str) -> NeighbourGraph:
+    """Describe the neighbour graph of the cells; DataError when it does not fit them.
+
+    Its matrix is CSR or dense: the transpose of a CSC matrix has the same edges.
+    """
+    if matrix.shape != (n_cells, n_cells):
+        raise DataError(
+            f"{name}: obsp/connectivities has shape {matrix.shape}, but there are {n_cells:,} cells"
+        )
+    by_column = isinstance(matrix, SparseMatrix) and matrix.layout == "csc"
+    return NeighbourGraph(matrix.transpose() if by_column else matrix)
+
+
+def lazy_array(reader: ArrayReader, sizes: BlockSizes, *, again: bool = False) -> da.Array:
+    """Build the dask array of a stored array; reads nothing.
+
+    Parameters
+    ----------
+    reader
+        The stored array.
+    sizes
+        Block sizes; a block has whole stored chunks.
+    again
+        Use other task names, so that a second pass reads again.
+
+    Returns
+    -------
+    dask.array.Array
+        Same shape and dtype, chunked along the first axis.
+    """
+    rows = _rows_per_block(reader, sizes.array_bytes)
+    return _by_rows(_read_rows, reader, reader.shape, rows, again=again)
+
+
+def obsm_array(reader: ArrayReader) -> ObsmArray:
+    """Describe a stored array with a row per cell."""
+    return ObsmArray(reader.shape, reader.dtype, partial(lazy_array, reader))
+
+
+def sparse_obsm_array(matrix: SparseMatrix) -> ObsmArray:
+    """Describe a stored sparse matrix with a row per cell; it is made dense when read."""
+    return ObsmArray(matrix.shape, matrix.dtype, partial(_dense_array, matrix))
+
+
+def _dense_array(matrix: SparseMatrix, sizes: BlockSizes, *, again: bool = False) -> da.Array:
+    n_rows, width = matrix.shape
+    row_bytes = max(_MIN_ROW_BYTES, width * matrix.dtype.itemsize)
+    # A matrix that is stored by column cannot be read by rows.
+    rows = max(1, sizes.array_bytes // row_bytes) if matrix.layout == "csr" else max(1, n_rows)
+    return _by_rows(_read_dense_rows, matrix, matrix.shape, rows, again=again)
+
+
+def _by_rows(
+    read: Callable[..., Any], source: Any, shape: tuple[int, ...], rows: int, *, again: bool
+) -> da.Array:
+    """Build a dask array of tasks that each read a range of rows of `source`."""
+    name = f"read-{source.token}-{rows}{'-again' if again else ''}"
+    graph: dict[Any, Any] = {}
+    argument = source
+    if isinstance(source.data if isinstance(source, SparseMatrix) else source, MemoryArray):
+        # One node of the graph, so that the values are sent once.
+        argument = f"source-{name}"
+        graph[argument] = source
+    spans = cut(shape[0], rows)
+    for i, span in enumerate(spans):
+        graph[(name, i, *(0,) * (len(shape) - 1))] = (partial(read, *span), argument)
+    lengths = tuple(stop - start for start, stop in spans)
+    chunks = (lengths, *((length,) for length in shape[1:]))
+    return from_graph(name, graph, chunks=chunks, dtype=source.dtype)
+
+
+def _read_rows(start: int, stop: int, reader: ArrayReader) -> NDArray[Any]:
+    return reader.read(slice(start, stop))
+
+
+def _read_dense_rows(start: int, stop: int, matrix: SparseMatrix) -> NDArray[Any]:
+    rows: NDArray[Any] = matrix.read_block(Block((start, stop), (0, matrix.shape[1]))).toarray()
+    return rows
+
+
+def _rows_per_block(reader: ArrayReader, n_bytes: int) -> int:
+    item_bytes = _TEXT_BYTES if reader.dtype.kind == "O" else reader.dtype.itemsize
+    rows = max(1, n_bytes // max(_MIN_ROW_BYTES, prod(reader.shape[1:]) * item_bytes))
+    if reader.chunks is not None:
+        stored = max(1, reader.chunks[0])
+        rows = max(stored, rows // stored * stored)
+    return min(rows, max(1, reader.shape[0]))

@@ -1,0 +1,180 @@
+"""Stored dataframes, obs and var: encodings 0.1.0 and 0.2.0, in any storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import DataError, missing_key
+from cellucid_lazy.graph import map_indexed, rechunk
+from cellucid_lazy.readers.elements import (
+    attribute,
+    check_numeric,
+    encoding,
+    is_array,
+    lazy_array,
+    location,
+)
+from cellucid_lazy.readers.storage import Tree
+from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import ArrayReader, ObsColumn
+from cellucid_lazy.transforms.values import to_float32
+
+ReadLabels = Callable[[], list[object]]
+
+
+def frame_keys(frame: Any) -> tuple[str, ...]:
+    """Return the columns of a stored dataframe, in order."""
+    return tuple(attribute(frame, "column-order") or ())
+
+
+def frame_length(tree: Tree, frame: Any) -> int:
+    """Return the number of rows of a stored dataframe; DataError when it has no index."""
+    key = _index_key(frame)
+    if key not in frame:
+        raise DataError(f"{location(tree, frame)}: no index {key!r}; is this an AnnData file?")
+    index = frame[key]
+    values = index if is_array(index) else index["codes" if "codes" in index else "values"]
+    return int(values.shape[0])
+
+
+def _index_key(frame: Any) -> str:
+    return str(attribute(frame, "_index") or "_index")
+
+
+def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
+    """Describe a column of a stored dataframe.
+
+    Raises
+    ------
+    DataError
+        When its type is none that can be shown, or it has not one value per cell.
+    """
+    node = frame.get(key)
+    if node is None:
+        raise DataError(f"{location(tree, frame)}: column {key!r} is listed but not there")
+    categorical = _categorical_parts(frame, node)
+    if categorical is not None:
+        codes, categories = categorical
+        return ObsColumn(
+            key,
+            "category",
+            partial(lazy_array, _reader(tree, codes, n_cells)),
+            read_labels=_labels(tree, categories),
+            max_categories=int(categories.shape[0]) if is_array(categories) else None,
+        )
+    if is_array(node):
+        values = _reader(tree, node, n_cells)
+        build: Callable[[BlockSizes], da.Array] = partial(lazy_array, values)
+    elif encoding(node).startswith("nullable-"):
+        values = _reader(tree, node["values"], n_cells)
+        build = partial(_masked, values, _reader(tree, node["mask"], n_cells))
+    else:
+        kind = encoding(node) or "group"
+        raise DataError(f"{location(tree, node)}: is a {kind}, which cannot be shown")
+    if values.dtype.kind in "Ob":
+        n_most = 2 if values.dtype.kind == "b" else None
+        return ObsColumn(key, "category", build, max_categories=n_most)
+    check_numeric(values.dtype, location(tree, node))
+    return ObsColumn(key, "continuous", build)
+
+
+def _categorical_parts(frame: Any, node: Any) -> tuple[Any, Any] | None:
+    """Return the codes and the categories of a column, if it is categorical."""
+    if not is_array(node):
+        return (node["codes"], node["categories"]) if encoding(node) == "categorical" else None
+    # In encoding 0.1.0 an attribute of the codes refers to the categories.
+    return (node, frame[node.attrs["categories"]]) if "categories" in node.attrs else None
+
+
+def _reader(tree: Tree, node: Any, n_cells: int) -> ArrayReader:
+    """Make the reader of an array that has one value per cell."""
+    reader = tree.reader(node)
+    if reader.shape != (n_cells,):
+        raise DataError(
+            f"{location(tree, node)}: has shape {reader.shape}, but {n_cells:,} cells need one "
+            "value each"
+        )
+    return reader
+
+
+def _masked(values: ArrayReader, mask: ArrayReader, sizes: BlockSizes) -> da.Array:
+    found = lazy_array(values, sizes)
+    # The mask is read by its own stored chunks first, which are longer: it has a byte per cell.
+    missing = rechunk(lazy_array(mask, sizes), found.chunks)
+    if values.dtype.kind in "Ob":
+        return map_indexed(_missing_label, "i", found, "i", missing, "i", dtype=object)
+    return map_indexed(_missing_number, "i", found, "i", missing, "i", dtype=np.float32)
+
+
+def _missing_label(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    labels = values.astype(object)
+    labels[mask.astype(bool)] = None
+    return labels
+
+
+def _missing_number(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
+    # Straight to float32: by way of float64 large integers would be rounded twice.
+    return np.where(mask, np.float32(np.nan), to_float32(values))
+
+
+def gene_id_reader(tree: Tree, var: Any) -> Callable[[str], list[str]]:
+    """Prepare to read gene identifiers from the index of var or a column.
+
+    Returns
+    -------
+    Callable
+        ``read("index")`` or ``read(column)`` gives n_genes strings. It pickles.
+    """
+    index, keys = _index_key(var), frame_keys(var)
+    columns: dict[str, ReadLabels] = {}
+    for key in (index, *keys):
+        try:
+            columns[key] = _column_labels(tree, var, key)
+        except (DataError, KeyError, TypeError, ValueError):
+            continue  # an odd column of var matters only to those who ask for it
+    return partial(_read_gene_ids, columns, index, keys, tree.path)
+
+
+def _column_labels(tree: Tree, frame: Any, key: str) -> ReadLabels:
+    node = frame[key]
+    categorical = _categorical_parts(frame, node)
+    if categorical is None:
+        return _labels(tree, node)
+    codes, categories = categorical
+    return partial(_read_by_code, tree.reader(codes), _labels(tree, categories))
+
+
+def _labels(tree: Tree, node: Any) -> ReadLabels:
+    """Prepare to read an array, or a group of values and a mask, as Python objects."""
+    if is_array(node):
+        return partial(_read_labels, tree.reader(node), None)
+    return partial(_read_labels, tree.reader(node["values"]), tree.reader(node["mask"]))
+
+
+def _read_labels(values: ArrayReader, mask: ArrayReader | None) -> list[object]:
+    found: list[object] = values.read().tolist()
+    if mask is None:
+        return found
+    return [None if gone else one for one, gone in zip(found, mask.read(), strict=True)]
+
+
+def _read_by_code(codes: ArrayReader, read_labels: ReadLabels) -> list[object]:
+    labels = read_labels()
+    return [labels[code] if code >= 0 else None for code in codes.read().tolist()]
+
+
+def _read_gene_ids(
+    columns: dict[str, ReadLabels], index: str, keys: tuple[str, ...], name: str, column: str
+) -> list[str]:
+    if column != "index" and column not in keys:
+        raise missing_key("var column", column, keys, where=name)
+    key = index if column == "index" else column
+    if key not in columns:
+        raise DataError(f"{name}: var column {column!r} cannot be read as gene identifiers")
+    return ["nan" if one is None else str(one) for one in columns[key]()]

@@ -1,0 +1,293 @@
+"""AnnData in HDF5 files; gzip chunks are decoded here, outside HDF5's global lock.
+
+HDF5 decompresses under its lock, so threads do not make it faster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.readers.storage import Tree
+
+Fingerprint = tuple[int, int]
+Region = tuple[tuple[int, int], ...]
+
+_DEFLATE = h5py.h5z.FILTER_DEFLATE
+_SHUFFLE = h5py.h5z.FILTER_SHUFFLE
+# In the order of writing. HDF5 decodes the others (lzf, fletcher32, szip, blosc), and reads chunks
+# without filters as fast.
+_DECODABLE = ((_DEFLATE,), (_SHUFFLE, _DEFLATE))
+
+
+class Hdf5:
+    """AnnData in HDF5 files."""
+
+    name = "h5ad"
+
+    def sniff(self, path: str) -> bool:
+        """Tell whether a path is an HDF5 file."""
+        return Path(path).is_file() and bool(h5py.is_hdf5(path))
+
+    @contextmanager
+    def open(self, path: str, storage_options: Mapping[str, Any] | None) -> Iterator[Tree]:
+        """Open a file to read metadata; DataError if it cannot be read."""
+        del storage_options  # files are local
+        try:
+            fingerprint = file_fingerprint(path)
+            with h5py.File(path, "r") as root:
+                reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
+                yield Tree(path, root, reader, is_backed=True)
+        except OSError as problem:
+            if isinstance(problem, DataError):
+                raise
+            raise DataError(f"{path}: cannot be read as HDF5: {problem}") from problem
+
+
+def file_fingerprint(path: str) -> Fingerprint:
+    """Return the size of a file in bytes and its modification time in nanoseconds."""
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Hdf5Array:
+    """One HDF5 dataset. It pickles, and opens its file only to read.
+
+    Attributes
+    ----------
+    path
+        Absolute path of the file.
+    key
+        Full name of the dataset in it, such as ``"/X/data"``.
+    fingerprint
+        Of the file when it was opened; reading a file with another one fails.
+    shape, dtype, chunks
+        Of the dataset. The dtype is in native byte order, and object for text. The chunks are None
+        unless it is stored in chunks.
+    """
+
+    path: str
+    key: str
+    fingerprint: Fingerprint
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+
+    @classmethod
+    def describe(cls, dataset: h5py.Dataset, path: str, fingerprint: Fingerprint) -> Hdf5Array:
+        """Describe an open dataset; reads metadata only.
+
+        Parameters
+        ----------
+        dataset
+            A dataset of numbers or text, with a shape.
+        path, fingerprint
+            Of its file. The fingerprint is taken before the file is opened.
+
+        Raises
+        ------
+        DataError
+            For a dataset without a shape (a null dataspace), or of another type.
+        """
+        key, shape = str(dataset.name), dataset.shape
+        if shape is None:
+            raise DataError(f"{path}: {key} holds nothing (a null dataset); expected an array")
+        try:
+            stored = dataset.dtype
+        except TypeError as error:
+            raise DataError(f"{path}: {key}: {error}; write it again as numbers or text") from error
+        if stored.kind == "O" and h5py.check_string_dtype(stored) is None:
+            raise DataError(f"{path}: {key}: holds objects; write it again as numbers or text")
+        return cls(path, key, fingerprint, shape, _native(stored), dataset.chunks)
+
+    @property
+    def token(self) -> str:
+        """Name of the content: equal for equal path, fingerprint, key, dtype and shape."""
+        content = (self.path, self.fingerprint, self.key, str(self.dtype), self.shape)
+        return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
+
+    def read(self, *selection: slice) -> NDArray[Any]:
+        """Read one contiguous slice per dimension; trailing dimensions left out are read whole.
+
+        Returns
+        -------
+        numpy.ndarray
+            A new array of `dtype`.
+
+        Raises
+        ------
+        DataError
+            When the file changed since it was opened, is damaged, or cannot be read; when text is
+            not UTF-8.
+        """
+        region = _region(self.shape, selection)
+        if any(start == stop for start, stop in region):
+            return np.empty([stop - start for start, stop in region], self.dtype)
+        with self._guarded(), h5py.File(self.path, "r") as file:
+            dataset = file[self.key]
+            filters = _filters(dataset)
+            if filters is None:
+                values = np.asarray(dataset[tuple(slice(*bounds) for bounds in region)])
+            else:
+                values = _read_chunks(dataset, filters, region)
+        if self.dtype.kind == "O":
+            return self._decoded(values)
+        # A view, since h5py's own type for native numbers compares equal but prints as '<f4'.
+        return values.astype(self.dtype, copy=False).view(self.dtype)
+
+    def _decoded(self, values: NDArray[Any]) -> NDArray[Any]:
+        texts = np.empty(values.size, object)
+        try:
+            # One pass over a list takes half the time of h5py's ``asstr``.
+            texts[:] = [value.decode() for value in values.ravel().tolist()]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.path}: {self.key} is not UTF-8 text ({error}); write it again as UTF-8"
+            ) from error
+        return texts.reshape(values.shape)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Refuse a file that is not the one opened, and name it in whatever goes wrong."""
+        self._check_fingerprint()
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            # A file replaced midway explains any error better than the error itself.
+            self._check_fingerprint()
+            plugin = "required filter" in str(error)
+            advice = "import hdf5plugin first" if plugin else "copy or write the file again"
+            raise DataError(f"{self.path}: cannot read {self.key}: {error}; {advice}") from error
+        self._check_fingerprint()
+
+    def _check_fingerprint(self) -> None:
+        try:
+            found = file_fingerprint(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot read {self.key}: {error}") from error
+        if found != self.fingerprint:
+            raise DataError(
+                f"{self.path}: the file changed since it was opened; open it again "
+                f"(reading {self.key}; size and time were {self.fingerprint}, are {found})"
+            )
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in native byte order, without what h5py attaches to it; text is object."""
+    if dtype.kind in "OSU":
+        return np.dtype(object)
+    if dtype.names is None and dtype.subdtype is None:
+        dtype = np.dtype(dtype.str)
+    return dtype.newbyteorder("=")
+
+
+def _region(shape: Sequence[int], selection: Sequence[slice]) -> Region:
+    whole = [slice(None)] * (len(shape) - len(selection))
+    sides = zip(shape, (*selection, *whole), strict=True)
+    spans = [part.indices(size)[:2] for size, part in sides]
+    return tuple((start, max(start, stop)) for start, stop in spans)
+
+
+def _filters(dataset: h5py.Dataset) -> tuple[int, ...] | None:
+    """Return the filters of a dataset whose chunks are decoded here; None for others."""
+    dtype, creation = dataset.dtype, dataset.id.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CHUNKED or dtype.kind not in "biuf":
+        return None
+    # A type that NumPy lacks (odd precisions, bit fields) differs from the one that h5py makes of
+    # it. A dataset that stores no chunk cannot be asked for one.
+    same_type = dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
+    if not same_type or dataset.id.get_storage_size() == 0:
+        return None
+    filters = tuple(creation.get_filter(number)[0] for number in range(creation.get_nfilters()))
+    return filters if filters in _DECODABLE else None
+
+
+def _read_chunks(dataset: h5py.Dataset, filters: tuple[int, ...], region: Region) -> NDArray[Any]:
+    """Read a region of a chunked dataset, none of whose sides is empty.
+
+    Raises ValueError for a damaged chunk.
+    """
+    # Once: h5py computes them each time.
+    chunks, dtype = dataset.chunks, dataset.dtype
+    out = np.empty([stop - start for start, stop in region], dtype)
+    for corner, source, target in _overlaps(chunks, region):
+        found = fetch_chunk(dataset, corner)
+        if found is None:
+            part = [
+                slice(at + one.start, at + one.stop) for at, one in zip(corner, source, strict=True)
+            ]
+            out[target] = dataset[tuple(part)]
+            continue
+        mask, stored = found
+        # Bit i of the mask says that the chunk was written without filter i.
+        used = [code for bit, code in enumerate(filters) if not mask >> bit & 1]
+        try:
+            out[target] = _decode(stored, used, chunks, dtype)[source]
+        except ValueError as error:
+            raise ValueError(f"the chunk at {corner}: {error}") from error
+    return out
+
+
+def fetch_chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> tuple[int, bytes] | None:
+    """Fetch the filter mask and the undecoded bytes of the chunk that begins at a position.
+
+    None for one that h5py has to read: it was never written, or h5py says why it cannot be read.
+    """
+    try:
+        found: tuple[int, bytes] = dataset.id.read_direct_chunk(corner)
+    except RuntimeError:
+        return None
+    return found
+
+
+def _overlaps(
+    chunks: tuple[int, ...], region: Region
+) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    """Yield each chunk that a region overlaps: its corner, slices of the chunk and the region."""
+    sides = [
+        range(start // chunk * chunk, stop, chunk)
+        for chunk, (start, stop) in zip(chunks, region, strict=True)
+    ]
+    for corner in product(*sides):
+        source, target = [], []
+        for first, chunk, (start, stop) in zip(corner, chunks, region, strict=True):
+            low, high = max(start, first), min(stop, first + chunk)
+            source.append(slice(low - first, high - first))
+            target.append(slice(low - start, high - start))
+        yield corner, tuple(source), tuple(target)
+
+
+def _decode(
+    stored: bytes, filters: list[int], chunks: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Decode a stored chunk."""
+    n_bytes = prod(chunks) * dtype.itemsize
+    if _DEFLATE in filters:
+        try:
+            # A little room to spare: isal doubles a buffer that is full when the stream ends.
+            stored = isal_zlib.decompress(stored, bufsize=n_bytes + 64)
+        except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stubs call it an instance
+            raise ValueError(f"its deflate stream is damaged ({error})") from error
+    if len(stored) != n_bytes:
+        raise ValueError(f"it holds {len(stored):,} bytes, and a chunk {n_bytes:,}")
+    if _SHUFFLE in filters and dtype.itemsize > 1:
+        planes = np.frombuffer(stored, np.uint8).reshape(dtype.itemsize, -1)
+        values = np.empty(planes.shape[::-1], np.uint8)
+        for position, plane in enumerate(planes):
+            values[:, position] = plane
+        return values.reshape(-1).view(dtype).reshape(chunks)
+    return np.frombuffer(stored, dtype).reshape(chunks)

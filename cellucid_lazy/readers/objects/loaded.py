@@ -1,0 +1,220 @@
+"""AnnData objects with dataframes in memory; their matrices may be in a file, or dask arrays."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellucid_lazy.errors import DataError, FieldError, missing_key, no_raw
+from cellucid_lazy.graph import rechunk, whole_rows
+from cellucid_lazy.readers.dataset import check_choice, check_expression, usable
+from cellucid_lazy.readers.elements import (
+    check_numeric,
+    lazy_array,
+    neighbour_graph,
+    obsm_array,
+    sparse_obsm_array,
+    stored_matrix,
+)
+from cellucid_lazy.readers.hdf5 import Hdf5
+from cellucid_lazy.readers.matrix.dense import DenseMatrix
+from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix.sparse import SparseMatrix
+from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import (
+    DaskMatrix,
+    Matrix,
+    NeighbourGraph,
+    ObsColumn,
+    ObsmArray,
+    Source,
+)
+from cellucid_lazy.transforms.values import to_float32
+
+
+def describe_loaded(
+    adata: AnnData, *, layer: str | None, use_raw: bool, path: str | None
+) -> Source:
+    """Describe an AnnData object that is no view of a file; `path` is where it was loaded from."""
+    # Names of tasks begin with it.
+    token = f"memory-{uuid.uuid4().hex}"
+    name = path or "AnnData in memory"
+    left_out: list[str] = []
+    keys = [str(key) for key in adata.obs.columns]
+    obsm = {str(key): value for key, value in adata.obsm.items()}
+
+    def column(key: str) -> ObsColumn:
+        return _column(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
+
+    def array(key: str) -> ObsmArray:
+        return _obsm_array(obsm[key], f"{token}-obsm-{key}", f"obsm/{key}")
+
+    matrix, var = _expression(adata, token, name, layer=layer, use_raw=use_raw)
+    return Source(
+        name=name,
+        storage="h5ad" if path else "memory",
+        path=path,
+        is_backed=bool(adata.isbacked),
+        n_cells=adata.n_obs,
+        n_genes=len(var),
+        obs=usable("obs column", keys, column, left_out),
+        obsm=usable("obsm", obsm, array, left_out),
+        expression=check_expression(matrix, adata.n_obs, len(var), name),
+        connectivities=_graph(adata, token, name),
+        var_keys=tuple(str(key) for key in var.columns),
+        read_gene_ids=partial(_read_gene_ids, var, name),
+        left_out=tuple(left_out),
+    )
+
+
+# Matrices
+
+
+def _expression(
+    adata: AnnData, token: str, name: str, *, layer: str | None, use_raw: bool
+) -> tuple[Matrix | None, pd.DataFrame]:
+    check_choice(layer, use_raw=use_raw, name=name)
+    if use_raw and adata.raw is None:
+        raise no_raw(name)
+    if layer is not None and layer not in adata.layers:
+        # From anndata 0.13 on X is among the layers, under the name None.
+        layers = [key for key in adata.layers if key is not None]
+        raise missing_key("layer", layer, layers, where=name)
+    var = adata.raw.var if use_raw else adata.var
+    if adata.isbacked and layer is None:
+        return _backed_matrix(name, use_raw=use_raw), var
+    if use_raw:
+        matrix, key = adata.raw.X, "raw.X"
+    elif layer is not None:
+        matrix, key = adata.layers[layer], f"layers/{layer}"
+    else:
+        matrix, key = adata.X, "X"
+    return None if matrix is None else _matrix(matrix, f"{token}-{key}", f"{name}: {key}"), var
+
+
+def _backed_matrix(path: str, *, use_raw: bool) -> Matrix | None:
+    with Hdf5().open(path, None) as tree:
+        node = tree.root
+        for key in ("raw" if "raw" in node else "raw.X", "X") if use_raw else ("X",):
+            if key not in node:
+                return None
+            node = node[key]
+        return stored_matrix(tree, node)
+
+
+def _matrix(matrix: Any, token: str, name: str) -> Matrix:
+    """Describe a matrix in memory, or a dask array."""
+    if isinstance(matrix, da.Array):
+        check_numeric(matrix.dtype, name)
+        return DaskMatrix(matrix)
+    if sparse.issparse(matrix):
+        return _sparse_matrix(matrix, token, name)
+    values = np.asarray(matrix)
+    check_numeric(values.dtype, name)
+    if values.ndim != 2:
+        raise DataError(f"{name}: has shape {values.shape}, but a matrix is needed")
+    return DenseMatrix(MemoryArray(values, token))
+
+
+def _sparse_matrix(matrix: Any, token: str, name: str) -> SparseMatrix:
+    check_numeric(matrix.dtype, name)
+    if matrix.format not in ("csr", "csc"):
+        matrix = matrix.tocsr()
+    data, indices, indptr = (
+        MemoryArray(getattr(matrix, part), f"{token}-{part}")
+        for part in ("data", "indices", "indptr")
+    )
+    shape = int(matrix.shape[0]), int(matrix.shape[1])
+    return SparseMatrix(matrix.format, shape, data, indices, indptr, name)
+
+
+def _graph(adata: AnnData, token: str, name: str) -> NeighbourGraph | None:
+    if "connectivities" not in adata.obsp:
+        return None
+    values = adata.obsp["connectivities"]
+    if isinstance(values, da.Array):
+        values = whole_rows(values)
+    matrix = _matrix(values, f"{token}-connectivities", f"{name}: obsp/connectivities")
+    return neighbour_graph(matrix, adata.n_obs, name)
+
+
+def _obsm_array(value: Any, token: str, name: str) -> ObsmArray:
+    if isinstance(value, da.Array):
+        check_numeric(value.dtype, name)
+        return ObsmArray(value.shape, value.dtype, partial(_whole_rows, value))
+    if sparse.issparse(value):
+        return sparse_obsm_array(_sparse_matrix(value, token, name))
+    values = np.asarray(value)
+    check_numeric(values.dtype, name)
+    return obsm_array(MemoryArray(values, token))
+
+
+def _whole_rows(array: da.Array, sizes: BlockSizes, *, again: bool = False) -> da.Array:
+    # The user's array: its blocks are what they are, and its tasks keep their names.
+    del sizes, again
+    return rechunk(array, {1: -1}) if array.ndim == 2 else array
+
+
+# Columns
+
+
+def _column(key: str, series: pd.Series[Any], token: str) -> ObsColumn:
+    dtype = series.dtype
+    kind = getattr(dtype, "kind", "O")
+    if kind in "cmM" or isinstance(dtype, (pd.DatetimeTZDtype, pd.PeriodDtype)):
+        raise DataError(f"it holds {dtype}; turn it into numbers or text to show it")
+    categorical = isinstance(dtype, pd.CategoricalDtype)
+    if not categorical and kind != "b" and pd.api.types.is_numeric_dtype(dtype):
+        return ObsColumn(key, "continuous", partial(_numbers, series, token))
+    return ObsColumn(
+        key,
+        "category",
+        partial(_codes, series, token),
+        read_labels=partial(_labels, series),
+        max_categories=len(series.cat.categories) if categorical else 2 if kind == "b" else None,
+    )
+
+
+def _numbers(series: pd.Series[Any], token: str, sizes: BlockSizes) -> da.Array:
+    values: NDArray[Any]
+    if isinstance(series.dtype, np.dtype):
+        values = series.to_numpy()
+    elif pd.api.types.is_integer_dtype(series.dtype) and not series.hasnans:
+        # Straight to float32: by way of float64 large integers would be rounded twice.
+        values = to_float32(series.to_numpy())
+    else:
+        values = series.to_numpy(dtype=np.float32, na_value=np.nan)
+    return lazy_array(MemoryArray(values, token), sizes)
+
+
+def _codes(series: pd.Series[Any], token: str, sizes: BlockSizes) -> da.Array:
+    return lazy_array(MemoryArray(_categories(series).cat.codes.to_numpy(), token), sizes)
+
+
+def _labels(series: pd.Series[Any]) -> list[object]:
+    return list(_categories(series).cat.categories)
+
+
+def _categories(series: pd.Series[Any]) -> pd.Series[Any]:
+    """Encode as pandas does: sorted where the labels can be sorted, else as they come."""
+    try:
+        return series if hasattr(series, "cat") else series.astype("category")
+    except TypeError as problem:
+        raise FieldError(f"its values cannot be categories: {problem}") from problem
+
+
+def _read_gene_ids(var: pd.DataFrame, name: str, column: str) -> list[str]:
+    if column == "index":
+        return [str(one) for one in var.index]
+    keys = [str(key) for key in var.columns]
+    if column not in keys:
+        raise missing_key("var column", column, keys, where=name)
+    return [str(one) for one in var.iloc[:, keys.index(column)]]

@@ -1,0 +1,32 @@
+"""What a sink is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Writer(Protocol):
+    """The half of a sink that travels to tasks. It pickles."""
+
+    def put(self, name: str, parts: Iterable[Any]) -> Any:
+        """Write a file from its bytes in order; a name written twice replaces, for tasks run again.
+
+        Returns a small receipt, or the bytes themselves where there is nowhere else to put them.
+        """
+
+
+class Sink(Protocol):
+    """Where named files go; this half stays with the caller.
+
+    ``begin`` comes first. Then ``commit`` comes once all files are written, or ``abort``.
+    """
+
+    def begin(self, names: Sequence[str]) -> Writer:
+        """Check the names before any work, and make ready."""
+
+    def commit(self, receipts: Mapping[str, Any]) -> Any:
+        """Finish, given each file's receipt; what this returns is the caller's result."""
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
