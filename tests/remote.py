@@ -44,7 +44,9 @@ def write_store(folder: Path, form: str, *, seed: int = 0) -> Path:
     """Write a zarr store of small chunks, of one form."""
     zarr_format, consolidated, matrix = FORMS[form]
     adata = data.atlas(90, 12, seed=seed, slim=True, matrix=matrix)
-    adata.layers.clear()
+    # From anndata 0.13 on X is among the layers, under the name None.
+    for key in [key for key in adata.layers if key is not None]:
+        del adata.layers[key]
     adata.raw = None
     path = data.write_chunked(adata, folder / f"{form}.zarr", zarr_format=zarr_format)
     if consolidated:

@@ -162,7 +162,7 @@ def test_ten_million_cells_and_sixty_thousand_genes(name, text, tmp_path):
         for part in ("", "/values", "/mask")
     }
     seconds = found["building"]
-    assert {name: one for name, one in seconds.items() if one > 0.3} == {}
+    assert {name: one for name, one in seconds.items() if one > 1} == {}
     assert np.median(list(seconds.values())) < 0.03
     assert found["rss after"] < 400
 
@@ -179,7 +179,10 @@ def stored(tmp_path_factory):
         if (form, matrix) not in found:
             adata = data.atlas(300, 110, matrix=matrix)
             if form != "h5ad":
-                del adata.raw, adata.layers
+                del adata.raw
+                # From anndata 0.13 on X is among the layers, under the name None.
+                for key in [key for key in adata.layers if key is not None]:
+                    del adata.layers[key]
             (folder / matrix).mkdir(exist_ok=True)
             found[form, matrix] = FORMS[form](adata, folder / matrix)
         return found[form, matrix]

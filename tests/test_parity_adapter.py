@@ -54,7 +54,9 @@ def expected_of_full(full):
 
 def unlayered(adata):
     """Without the matrices that are no X."""
-    adata.layers.clear()
+    # From anndata 0.13 on X is among the layers, under the name None.
+    for key in [key for key in adata.layers if key is not None]:
+        del adata.layers[key]
     adata.raw = None
     return adata
 
@@ -109,9 +111,9 @@ def test_h5ad(form, matrix, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "matrix"), [("a.zarr", "csr"), ("store", "csc"), ("a.zarr.zip", "dense")]
+    ("zarr_format", "name", "matrix"),
+    [(2, "a.zarr.zip", "dense"), (3, "a.zarr", "csr"), (3, "a.zarr.zip", "csc")],
 )
-@pytest.mark.parametrize("zarr_format", [2, 3])
 def test_zarr(zarr_format, name, matrix, expected, tmp_path):
     stored = atlas_of(matrix)
     path = data.write_zarr(stored, tmp_path / name, zarr_format=zarr_format)
@@ -160,32 +162,33 @@ def test_each_strategy_of_reading_genes_gives_the_same(expected, tmp_path, monke
     assert [one.name for one in tmp_path.iterdir()] == ["a.h5ad"]
 
 
-def backed(adata, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return anndata.read_h5ad(data.write_h5ad(adata, tmp_path / "a.h5ad"), backed="r")
+def open_backed(path):
+    with data.writing():
+        return anndata.read_h5ad(path, backed="r")
 
 
-def lazy_h5ad(adata, tmp_path):
-    path = data.write_h5ad(adata, tmp_path / "a.h5ad", compression="gzip")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def open_lazy(path):
+    with data.writing():
         return anndata.experimental.read_lazy(path)
 
 
-def lazy_zarr(adata, tmp_path):
-    path = data.write_zarr(adata, tmp_path / "a.zarr", zarr_format=3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return anndata.experimental.read_lazy(path)
+HELD = ("in memory", "backed", "lazy h5ad", "lazy zarr")
 
 
-HELD = {
-    "in memory": lambda adata, tmp_path: adata,
-    "backed": backed,
-    "lazy h5ad": lazy_h5ad,
-    "lazy zarr": lazy_zarr,
-}
+@pytest.fixture(scope="module")
+def hold(atlas, tmp_path_factory):
+    """The atlas as an AnnData that is held in one of these ways."""
+    folder = tmp_path_factory.mktemp("held")
+    h5ad = data.write_h5ad(atlas, folder / "a.h5ad", compression="gzip")
+    store = data.write_zarr(atlas, folder / "a.zarr", zarr_format=3)
+    return {
+        "in memory": lambda: atlas,
+        "backed": lambda: open_backed(h5ad),
+        "lazy h5ad": lambda: open_lazy(h5ad),
+        "lazy zarr": lambda: open_lazy(store),
+    }
+
+
 _CHOICE = np.random.default_rng(7)
 UNSORTED_CELLS = _CHOICE.permutation(N_CELLS)[:130]
 UNSORTED_GENES = np.array([7, 2, 29, 0, 11, 1])
@@ -212,7 +215,8 @@ def noted(held):
         return
     with pytest.warns(cl.FallbackWarning, match="of a lazy AnnData are loaded now") as told:
         yield
-    assert len(told) == 1
+    # anndata 0.13 sets an option that pandas 3 warns of.
+    assert [one.category for one in told].count(cl.FallbackWarning) == 1
 
 
 # Each way to hold one with views of unsorted cells; each other view with one or two of them.
@@ -226,8 +230,8 @@ def noted(held):
         ("in memory", "slice"),
     ],
 )
-def test_held_and_viewed(held, view, atlas, tmp_path):
-    adata, equivalent = HELD[held](atlas, tmp_path), atlas
+def test_held_and_viewed(held, view, atlas, hold):
+    adata, equivalent = hold[held](), atlas
     if view != "whole":
         with data.writing():
             adata, equivalent = adata[VIEWS[view]], atlas[VIEWS[view]].copy()
@@ -245,10 +249,10 @@ def test_held_and_viewed(held, view, atlas, tmp_path):
         ("lazy h5ad", "unsorted", "layer of float16"),
     ],
 )
-def test_layers_and_raw(held, view, expression, atlas, tmp_path):
+def test_layers_and_raw(held, view, expression, atlas, hold):
     chosen = EXPRESSIONS[expression]
     with data.writing():
-        adata = HELD[held](atlas, tmp_path)[VIEWS[view]]
+        adata = hold[held]()[VIEWS[view]]
         expected = oracle.reference_outputs(data.as_expression(atlas[VIEWS[view]], **chosen))
     with noted(held):
         catalogue = with_sizes(cl.outputs(cl.open(adata, **chosen), LIVE))
@@ -259,8 +263,8 @@ def test_layers_and_raw(held, view, expression, atlas, tmp_path):
 
 
 @pytest.mark.parametrize("held", ["in memory", "lazy h5ad", "lazy zarr"])
-def test_a_view_of_a_view(held, atlas, tmp_path):
-    adata = HELD[held](atlas, tmp_path)
+def test_a_view_of_a_view(held, atlas, hold):
+    adata = hold[held]()
     with data.writing():
         equivalent = atlas[UNSORTED_CELLS, UNSORTED_GENES][5:100:3, ::-1].copy()
         adata = adata[UNSORTED_CELLS, UNSORTED_GENES][5:100:3, ::-1]
@@ -312,18 +316,20 @@ def test_no_matrix(tmp_path):
             check(source, expected, adata.obsm["X_pca"])
 
 
-def test_other_graphs(tmp_path):
-    """Stored by column, as an array class, or dense: the same edges."""
-    for name, convert in {
-        "csc": lambda graph: graph.tocsc(),
-        "dense": lambda graph: graph.toarray(),
-        "csr_array": lambda graph: data.sparse.csr_array(graph),
-    }.items():
-        adata = data.atlas(slim=True)
-        expected = oracle.reference_outputs(adata)
-        adata.obsp["connectivities"] = convert(adata.obsp["connectivities"])
-        for source in (data.write_h5ad(adata, tmp_path / f"{name}.h5ad"), adata):
-            check(source, expected, adata.obsm["X_pca"], sizes=replace(SMALL, matrix_values=10_000))
+@pytest.mark.parametrize("form", ["csc", "dense", "csr_array"])
+def test_other_graphs(form, atlas, expected, tmp_path):
+    """Stored by column, dense, or as an array class: the same edges."""
+    adata = atlas_of("csr")
+    graph = adata.obsp["connectivities"]
+    adata.obsp["connectivities"] = {
+        "csc": graph.tocsc,
+        "dense": graph.toarray,
+        "csr_array": lambda: data.sparse.csr_array(graph),
+    }[form]()
+    names = ["connectivity/src", "connectivity/dst"]
+    for source in (data.write_h5ad(adata, tmp_path / "a.h5ad"), adata):
+        catalogue = with_sizes(cl.outputs(source), replace(SMALL, matrix_values=4_000))
+        assert cl.to_bytes(catalogue, names) == {name: expected[name] for name in names}
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.float16])
@@ -388,7 +394,8 @@ def test_choice_of_embeddings(umap, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr", "in memory"])
-def test_identity_tells_where_the_data_come_from(form, atlas, tmp_path):
+def test_identity_tells_where_the_data_come_from(form, tmp_path):
+    atlas = atlas_of("csr")
     if form == "in memory":
         adapter, source = AnnDataAdapter(atlas), atlas
     elif form == "h5ad":
@@ -435,33 +442,26 @@ def assert_same_pbmc(source, adata, **chosen):
 
 
 REAL_FORMS = {
-    "h5ad": lambda adata, folder: data.write_h5ad(adata, folder / "a.h5ad", compression="gzip"),
     "chunked": lambda adata, folder: data.write_chunked(adata, folder / "a.h5ad"),
-    "zarr v2": lambda adata, folder: data.write_zarr(adata, folder / "store", zarr_format=2),
-    "zarr v3": lambda adata, folder: data.write_zarr(adata, folder / "a.zarr.zip", zarr_format=3),
+    "zarr": lambda adata, folder: data.write_zarr(adata, folder / "a.zarr.zip", zarr_format=3),
     "in memory": lambda adata, folder: adata,
-    "backed": backed,
-    "lazy": lazy_h5ad,
 }
 
 
 @pytest.mark.parametrize(
     ("form", "use_raw"),
-    [
-        ("h5ad", False),  # X is dense, raw.X is CSR
-        ("chunked", True),
-        ("zarr v2", True),
-        ("zarr v3", False),
-        ("in memory", False),
-        ("in memory", True),
-        ("backed", True),
-        ("lazy", False),
-        ("lazy", True),
-    ],
+    # X is dense, raw.X is CSR.
+    [("chunked", True), ("zarr", False), ("zarr", True), ("in memory", False), ("in memory", True)],
 )
-def test_pbmc_in_every_form(form, use_raw, pbmc, tmp_path):
-    adata = REAL_FORMS[form](pbmc, tmp_path)
-    with noted(form):
+def test_pbmc_in_other_forms(form, use_raw, pbmc, tmp_path):
+    source = cl.open(REAL_FORMS[form](pbmc, tmp_path), use_raw=use_raw)
+    assert_same_pbmc(source, pbmc, use_raw=use_raw)
+
+
+@pytest.mark.parametrize(("held", "use_raw"), [("backed", True), ("lazy", False), ("lazy", True)])
+def test_pbmc_held_in_other_ways(held, use_raw, pbmc_path, pbmc):
+    adata = open_backed(pbmc_path) if held == "backed" else open_lazy(pbmc_path)
+    with noted(held):
         source = cl.open(adata, use_raw=use_raw)
     assert_same_pbmc(source, pbmc, use_raw=use_raw)
 

@@ -140,17 +140,17 @@ class _Work(NamedTuple):
     def per_gene(self) -> float:
         return max(1.0, self.n_stored / max(1, self.n_genes))
 
-    # Bytes per value while a task runs, with a quarter that the allocator keeps for itself.
+    # Bytes per value while a task runs, with half as much that the allocator keeps for itself.
 
     @property
     def transposing(self) -> int:
         """A value with its index, as stored and transposed; in short form; in the codec."""
-        return (3 * self.item_bytes + 14) * 5 // 4
+        return (3 * self.item_bytes + 14) * 3 // 2
 
     @property
     def joining(self) -> int:
         """A value with its row, in short form; put together; in the order of genes."""
-        return (3 * self.item_bytes + 10) * 5 // 4
+        return (3 * self.item_bytes + 10) * 3 // 2
 
     @property
     def both(self) -> int:

@@ -25,6 +25,9 @@ import cellucid_lazy as cl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# The library imports what a name needs when it is first used; that belongs to the imports.
+PUBLIC = (cl.open, cl.outputs, cl.to_bytes, cl.to_directory)
+
 # Read at a time to compare: 16 MB.
 VALUES_COMPARED = 2**21
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from math import nan
+from typing import NamedTuple
 
 import dask
 import dask.array as da
@@ -26,7 +27,7 @@ from tests import data
 from tests.helpers import Reads, files_of, small_grid, with_sizes
 
 BUDGET = 64_000
-OPTIONS = cl.Options(created_at="2026-01-01T00:00:00Z")
+OPTIONS = cl.Options(compression=1, created_at="2026-01-01T00:00:00Z")
 
 
 # The decision to spill
@@ -36,8 +37,16 @@ def an_output(array, shape=None):
     return Output("a", "a", None, shape or array.shape, array.dtype, lambda: array)
 
 
+class Made(NamedTuple):
+    """What the producer made, how many blocks it spilled, and the keys of its tasks."""
+
+    files: dict
+    values: dict
+    n_spilled: int
+    keys: list
+
+
 def produced(outputs, needs, tmp_path, budget=BUDGET):
-    """Run the producer; returns its files, values, and how many blocks it spilled."""
     encoder, resources = Encoder(codec_for(None), MemoryWriter()), Resources(budget, 1, 1)
     with Spiller(str(tmp_path)) as spiller:
         running = ARRAYS.run(Job(outputs, needs, encoder, spiller, resources))
@@ -47,7 +56,8 @@ def produced(outputs, needs, tmp_path, budget=BUDGET):
         with pytest.raises(StopIteration) as finished:
             running.send(done)
     assert list(tmp_path.iterdir()) == []
-    return finished.value.value.receipts, finished.value.value.values, n_spilled
+    made = finished.value.value
+    return Made(made.receipts, made.values, n_spilled, list(stage.graph))
 
 
 @pytest.mark.parametrize(("n_bytes", "spilled"), [(16_000, False), (16_008, True)])
@@ -55,9 +65,9 @@ def test_marked_blocks_are_spilled_beyond_a_quarter_of_the_budget(n_bytes, spill
     values = np.arange(n_bytes // 8)
     array = spillable(da.from_array(values, chunks=500))
     small = an_output(array[:10] + array.sum())
-    files, _, n_spilled = produced({"a": small}, {}, tmp_path)
-    assert files == {"a": (values[:10] + values.sum()).tobytes()}
-    assert n_spilled == (array.npartitions if spilled else 0)
+    made = produced({"a": small}, {}, tmp_path)
+    assert made.files == {"a": (values[:10] + values.sum()).tobytes()}
+    assert made.n_spilled == (array.npartitions if spilled else 0)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +78,9 @@ def test_marked_blocks_are_spilled_beyond_a_quarter_of_the_budget(n_bytes, spill
 def test_parts_of_large_files_are_spilled(n_files, n_bytes, n_spilled, tmp_path):
     values = np.arange(n_bytes // 8)
     outputs = {f"{i}": an_output(da.from_array(values + i, chunks=100)) for i in range(n_files)}
-    files, _, found = produced(outputs, {}, tmp_path)
-    assert found == n_spilled
-    assert files == {f"{i}": (values + i).tobytes() for i in range(n_files)}
+    made = produced(outputs, {}, tmp_path)
+    assert made.n_spilled == n_spilled
+    assert made.files == {f"{i}": (values + i).tobytes() for i in range(n_files)}
 
 
 def test_a_file_of_unknown_length_counts_as_large(tmp_path):
@@ -80,9 +90,23 @@ def test_a_file_of_unknown_length_counts_as_large(tmp_path):
         "a": an_output(marked[:5] + marked.sum()),
         "b": an_output(da.ones(4, chunks=2), (nan,)),
     }
-    files, _, n_spilled = produced(outputs, {}, tmp_path)
-    assert files["b"] == np.ones(4).tobytes()
-    assert n_spilled == 3 + 2
+    made = produced(outputs, {}, tmp_path)
+    assert made.files["b"] == np.ones(4).tobytes()
+    assert made.n_spilled == 3 + 2
+
+
+@pytest.mark.parametrize("n_stored", [None, 10**6], ids=["in memory", "spilled"])
+def test_spilled_lists_are_handed_over_whole(n_stored, tmp_path):
+    """A task for each block and range of cells would be most of the graph's memory."""
+    matrix = np.random.default_rng(0).random((300, 300), dtype=np.float32) < 0.1
+    graph = da.from_array(matrix.astype(np.float32), chunks=(30, -1))
+    found = edges.edge_sources(edges.edges(graph, n_cells=300, n_stored=n_stored))
+    made = produced({"a": an_output(found)}, {}, tmp_path)
+    expected = np.nonzero(np.triu(matrix | matrix.T, 1))[0]
+    assert made.files["a"] == expected.astype(np.uint16).tobytes()
+    assert (made.n_spilled > 0) == (n_stored is not None)
+    n_picks = len([key for key in made.keys if "pick-" in str(key)])
+    assert n_picks == (0 if n_stored else 10 * 20)
 
 
 def test_needs_are_computed_whole_with_the_outputs(tmp_path):
@@ -93,8 +117,8 @@ def test_needs_are_computed_whole_with_the_outputs(tmp_path):
         return block + 1
 
     array = da.zeros(40, chunks=10).map_blocks(once, dtype=float, meta=np.empty(0))
-    _, values, _ = produced({"a": an_output(array)}, {array.name: array}, tmp_path)
-    assert values[array.name].tolist() == [1.0] * 40
+    made = produced({"a": an_output(array)}, {array.name: array}, tmp_path)
+    assert made.values[array.name].tolist() == [1.0] * 40
     assert calls["blocks"] == 4
 
 
@@ -163,10 +187,7 @@ def test_each_block_is_made_once(spilled, catalogue, calls, tmp_path, monkeypatc
     assert calls["_normalize_block"] == sum(array.numblocks[0] for array in shown) > 3
 
 
-@pytest.mark.parametrize("compression", [None, 1])
-def test_spilling_changes_no_byte(compression, catalogue, tmp_path, request):
-    options = cl.Options(compression=compression, created_at="2026-01-01T00:00:00Z")
-    catalogue = with_sizes(cl.outputs(catalogue.source, options))
+def test_spilling_changes_no_byte(catalogue, tmp_path, request):
     (tmp_path / "scratch").mkdir()
     written = []
     for name in ("memory", "disk"):

@@ -208,7 +208,9 @@ def test_what_exceeds_the_budget_is_spilled(name, tmp_path):
         # All that outlier quantiles need, by each of the fields that share it.
         path = with_latent_space(tmp_path / "big.h5ad", n_cells, 160, 8)
         tiny = with_latent_space(tmp_path / "tiny.h5ad", 150, 3, 2)
-    exported(tmp_path, path, tiny=tiny, beside=8 * n_cells)
+    # Distances and ranks of all cells, or their degrees; what two workers sum at a time.
+    beside = 16 * n_cells + (0 if name == "edges" else 2 * 4 * 2**22)
+    exported(tmp_path, path, tiny=tiny, beside=beside)
     folder = tmp_path / "out"
     if name == "edges":
         sizes = {gzip_size(folder / f"connectivity/edges.{end}.bin.gz") for end in ("src", "dst")}

@@ -127,7 +127,7 @@ def column_bytes(sizes):
 def test_the_budget_holds_where_columns_and_smallest_blocks_leave_room(sizes, budget):
     plan = plan_genes(**sizes, budget=budget)
     # Bytes that a value takes at most: transposed, and kept until its genes are joined.
-    per_value = (3 * sizes["item_bytes"] + 14) * 5 // 4 + sizes["item_bytes"] + 4
+    per_value = (3 * sizes["item_bytes"] + 14) * 3 // 2 + sizes["item_bytes"] + 4
     smallest = sizes["workers"] * DEFAULT_SIZES.min_gene_values * per_value
     assert plan.peak_bytes <= max(budget, column_bytes(sizes) + budget // 4 + smallest)
     assert 1 <= plan.genes_per_block <= sizes["wanted"]
