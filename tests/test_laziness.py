@@ -32,10 +32,21 @@ from tests.helpers import (
     with_sizes,
 )
 
+
+def bare(adata):
+    """Without what no output uses: in zarr each chunk is a file, which takes its time."""
+    adata = adata.copy()
+    del adata.raw
+    # From anndata 0.13 on X is among the layers, under the name None.
+    for key in [key for key in adata.layers if key is not None]:
+        del adata.layers[key]
+    return adata
+
+
 FORMS = {
     "h5ad": lambda adata, folder: data.write_chunked(adata, folder / "a.h5ad"),
-    "zarr": lambda adata, folder: data.write_chunked(adata, folder / "a.zarr", zarr_format=3),
-    "zip": lambda adata, folder: data.write_zarr(adata, folder / "a.zarr.zip", zarr_format=2),
+    "zarr": lambda adata, folder: data.write_chunked(bare(adata), folder / "a.zarr", zarr_format=3),
+    "zip": lambda adata, folder: data.write_zarr(bare(adata), folder / "a.zarr.zip", zarr_format=2),
 }
 # Only reading tells the labels of these columns.
 TEXT = ("sample", "maybe_text", "doublet", "maybe_flag")
@@ -178,11 +189,6 @@ def stored(tmp_path_factory):
     def write(form, matrix):
         if (form, matrix) not in found:
             adata = data.atlas(300, 110, matrix=matrix)
-            if form != "h5ad":
-                del adata.raw
-                # From anndata 0.13 on X is among the layers, under the name None.
-                for key in [key for key in adata.layers if key is not None]:
-                    del adata.layers[key]
             (folder / matrix).mkdir(exist_ok=True)
             found[form, matrix] = FORMS[form](adata, folder / matrix)
         return found[form, matrix]
@@ -237,7 +243,7 @@ def assert_passes(path, reads, twice=()):
         reads.assert_no_chunk_twice()
 
 
-SIZES = {"whole": DEFAULT_SIZES, "some": BlockSizes(10_000, 5_000, 5_000, 5_000), "many": SMALL}
+SIZES = {"whole": DEFAULT_SIZES, "many": SMALL}
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -338,7 +344,7 @@ for name, octets in cl.to_bytes(pickle.loads(catalogue), names).items():
 """
 
 
-@pytest.mark.parametrize("form", ["h5ad", "zarr", "view"])
+@pytest.mark.parametrize("form", ["h5ad", "zip", "view"])
 def test_every_graph_computes_in_another_process(form, tmp_path, monkeypatch):
     """Opened by a relative path, the opener closed, in another folder, from the pickle alone."""
     small_grid(monkeypatch, 2**18)  # of the other process
@@ -348,7 +354,7 @@ def test_every_graph_computes_in_another_process(form, tmp_path, monkeypatch):
     if form == "view":
         with data.writing():
             source = anndata.read_h5ad(source, backed="r")[::-2, [3, 1, 2]]
-    catalogue = with_sizes(cl.outputs(source, OPTIONS))
+    catalogue = with_sizes(cl.outputs(source, OPTIONS), BlockSizes(2_000, 1_500, 500, 1_500))
     names = list(catalogue)
     graphs, ours = {}, {}
     for name, octets in cl.to_bytes(catalogue, names).items():
@@ -395,7 +401,7 @@ def names_of_tasks(source):
     return {name: catalogue[name].array.name for name in catalogue}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
 def test_task_names_follow_the_content(form, tmp_path, monkeypatch):
     adata = without_text()
     path = FORMS[form](adata, tmp_path)

@@ -44,7 +44,7 @@ def without_source(found):
 # Outputs
 
 
-@pytest.mark.parametrize("form", ["v2-csr", "v3-dense-plain", "v3-csc"])
+@pytest.mark.parametrize("form", ["v2-csr", "v3-dense-plain"])
 def test_bytes_are_those_of_the_local_store(form, s3, stores):
     remote, local = catalogue_of(s3, form), cl.outputs(stores[form], OPTIONS)
     assert list(remote) == list(local)

@@ -96,6 +96,7 @@ def test_nothing_but_the_data_decides_bytes(
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
+@pytest.mark.long
 def test_processes_write_the_same_bytes(sources, expected):
     # Started anew, processes have the usual grid: without codes there are no sums.
     catalogue = with_sizes(cl.outputs(sources["csr.h5ad"], OPTIONS)).select("points/*", "var/*")
