@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import boto3
 import fsspec
 import zarr
+from anndata import settings
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
@@ -48,7 +49,10 @@ def write_store(folder: Path, form: str, *, seed: int = 0) -> Path:
     for key in [key for key in adata.layers if key is not None]:
         del adata.layers[key]
     adata.raw = None
-    path = data.write_chunked(adata, folder / f"{form}.zarr", zarr_format=zarr_format)
+    # A shard is fetched a range at a time, which would hide what is fetched twice.
+    unsharded = {"auto_shard_zarr_v3": False} if hasattr(settings, "auto_shard_zarr_v3") else {}
+    with settings.override(**unsharded):
+        path = data.write_chunked(adata, folder / f"{form}.zarr", zarr_format=zarr_format)
     if consolidated:
         zarr.consolidate_metadata(path)
     return path
