@@ -112,7 +112,7 @@ class Dataset:
     call
         Inside a call that computes outputs, the names asked for; else None.
     findings
-        What reading found out, shared by all datasets made of this one.
+        What reading found, shared by all datasets derived from this one.
     shared
         What outputs share.
     """

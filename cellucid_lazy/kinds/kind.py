@@ -43,7 +43,7 @@ class Kind(Protocol):
     """A kind of output: all that is known of it is in its module.
 
     A kind offers keys, its units of choice, such as obs columns or genes. Each key has one output,
-    or a few that are told apart by the last part of their names.
+    or a few, which differ in the last part of their names.
     """
 
     @property

@@ -46,7 +46,7 @@ def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
 
 
 def build(dataset: Dataset, name: Name) -> Output:
-    """Merge what the kinds say; labels that only reading tells are read."""
+    """Merge the parts that the kinds give; labels are read where metadata has none."""
     parts = [part() for part in _parts(dataset)[name.key]]
     needs = {need: array for part in parts for need, array in part.needs.items()}
     render = partial(_render, tuple(part.render for part in parts))

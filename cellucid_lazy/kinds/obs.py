@@ -114,7 +114,7 @@ def _path(name: Name, extension: str) -> str:
 
 
 def _dtypes(dataset: Dataset, name: Name) -> list[np.dtype[Any]]:
-    """List the types that an output may have, as far as metadata tells."""
+    """List the types that an output may have, from metadata alone."""
     if name.part != "codes":
         return [values_dtype(dataset.options.obs_continuous_quantization)]
     requested = dataset.options.obs_categorical_dtype

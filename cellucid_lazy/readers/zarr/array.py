@@ -65,7 +65,7 @@ class ZarrArray:
         url, options
             The store it is in.
         modified
-            When the store was written, as far as a remote one tells it.
+            When a remote store was written; empty if the server does not say.
         """
         key, dtype = str(array.path), np.dtype(array.dtype)
         return cls(

@@ -14,7 +14,7 @@ import zarr
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, MissingFileError, OptionError
 
-# The file that tells the format: of version 3, of version 2 with consolidated metadata, without.
+# The root file of version 3, of version 2 with consolidated metadata, and of version 2 without.
 _ROOT_FILES = ("zarr.json", ".zmetadata", ".zgroup")
 
 _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -141,7 +141,7 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     Returns
     -------
     tuple
-        The group of zarr, and when the store was written, as far as a remote one tells it.
+        The group of zarr, and when a remote store was written, if the server says so.
 
     Raises
     ------
