@@ -172,8 +172,11 @@ class Matrix(Protocol):
         CSC and dense, of cells within them. May read where cells or genes begin.
         """
 
-    def read_block(self, block: Block) -> Any:
-        """Read a block: SciPy CSR or CSC, or a NumPy array, of cells by genes, checked."""
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> Any:
+        """Read a block: SciPy CSR or CSC, or a NumPy array, of cells by genes, checked.
+
+        Where `genes` (positions, rising) are given, the values of others may be left out.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,8 +239,9 @@ class DaskMatrix:
             if np.searchsorted(genes, block.genes[0]) < np.searchsorted(genes, block.genes[1])
         ]
 
-    def read_block(self, block: Block) -> Any:
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> Any:
         """Compute a block."""
+        del genes
         return self.array[slice(*block.cells), slice(*block.genes)].compute()
 
 
@@ -272,8 +276,9 @@ class ZeroMatrix:
         del genes
         return self.whole_blocks(values)
 
-    def read_block(self, block: Block) -> Any:
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> Any:
         """Return an empty CSR matrix."""
+        del genes
         shape = (block.cells[1] - block.cells[0], block.genes[1] - block.genes[0])
         return sparse.csr_matrix(shape, dtype=self.dtype)
 

@@ -53,7 +53,9 @@ def _meta(matrix: Matrix) -> Any:
     return kinds[matrix.layout]((0, 0), dtype=matrix.dtype)
 
 
-def block_reads(matrix: Matrix, blocks: Sequence[Block]) -> tuple[dict[Any, Any], list[Any]]:
+def block_reads(
+    matrix: Matrix, blocks: Sequence[Block], genes: str | None = None
+) -> tuple[dict[Any, Any], list[Any]]:
     """Make the tasks that read blocks.
 
     Parameters
@@ -62,6 +64,8 @@ def block_reads(matrix: Matrix, blocks: Sequence[Block]) -> tuple[dict[Any, Any]
         Cells by genes.
     blocks
         As the matrix cuts them.
+    genes
+        Key of the genes that matter; those of others may be left out. None for all.
 
     Returns
     -------
@@ -76,15 +80,15 @@ def block_reads(matrix: Matrix, blocks: Sequence[Block]) -> tuple[dict[Any, Any]
     # As a value of the graph, a matrix in memory is there once.
     name = f"stored-{matrix.token}"
     # In a partial, or dask would look for keys and tasks in the block's tuples.
-    return {name: matrix}, [(partial(_read, block), name) for block in blocks]
+    return {name: matrix}, [(partial(_read, block), name, genes) for block in blocks]
 
 
 def _keys(array: da.Array) -> list[Any]:
     return [key for row in array.__dask_keys__() for key in row]
 
 
-def _read(block: Block, matrix: Matrix) -> Any:
-    return matrix.read_block(block)
+def _read(block: Block, matrix: Matrix, genes: NDArray[np.intp] | None) -> Any:
+    return matrix.read_block(block, genes)
 
 
 def gene_array(expression: ExpressionMatrix, position: int, sizes: BlockSizes) -> da.Array:

@@ -237,8 +237,9 @@ class _Transposition:
         return self._writing(graph, tasks, encoder)
 
     def _transpose(self, finish: Callable[[CscBlock], Any]) -> tuple[dict[Any, Any], list[Any]]:
-        graph, reads = block_reads(self._matrix, self._blocks)
         columns = f"columns-{self._token}"
+        every = len(self._columns) == self._matrix.shape[1]
+        graph, reads = block_reads(self._matrix, self._blocks, None if every else columns)
         graph = {**graph, columns: self._columns}
         keys = [(f"transpose-{self._token}", i) for i in range(len(reads))]
         for key, block, read in zip(keys, self._blocks, reads, strict=True):

@@ -208,9 +208,8 @@ def _filters(dataset: h5py.Dataset) -> tuple[int, ...] | None:
     if creation.get_layout() != h5py.h5d.CHUNKED or dtype.kind not in "biuf":
         return None
     # A type that NumPy lacks (odd precisions, bit fields) differs from the one that h5py makes of
-    # it. A dataset that stores no chunk cannot be asked for one.
-    same_type = dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
-    if not same_type or dataset.id.get_storage_size() == 0:
+    # it.
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
         return None
     filters = tuple(creation.get_filter(number)[0] for number in range(creation.get_nfilters()))
     return filters if filters in _DECODABLE else None
@@ -249,7 +248,7 @@ def fetch_chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> tuple[int, by
     """
     try:
         found: tuple[int, bytes] = dataset.id.read_direct_chunk(corner)
-    except RuntimeError:
+    except (RuntimeError, MemoryError):  # the second where the dataset has no chunk at all
         return None
     return found
 

@@ -82,7 +82,7 @@ def transpose_block(
         unless negative: their sign is kept.
     """
     if sparse.issparse(block):
-        by_gene = (block if columns is None else _choose_columns(block, columns)).tocsc()
+        by_gene = (block if columns is None else block[:, columns]).tocsc()
         # Densifying adds to zero, which turns a stored -0.0 into 0.0.
         zero = by_gene.dtype.type(0)
         data = by_gene.data + zero if by_gene.dtype.kind == "f" else by_gene.data
@@ -96,19 +96,6 @@ def transpose_block(
     return CscBlock(
         data, rows.astype(short), indptr.astype(np.int64), first_gene, first_cell, n_cells
     )
-
-
-def _choose_columns(block: Any, columns: NDArray[np.intp]) -> Any:
-    if block.format != "csr":
-        return block[:, columns]
-    # SciPy's own indexing takes many times as long.
-    wanted = np.zeros(block.shape[1], dtype=np.bool_)
-    wanted[columns] = True
-    positions = np.flatnonzero(wanted.take(block.indices))
-    indices = np.searchsorted(columns, block.indices[positions])
-    indptr = np.searchsorted(positions, block.indptr)
-    shape = (block.shape[0], len(columns))
-    return sparse.csr_matrix((block.data[positions], indices, indptr), shape=shape)
 
 
 def _stored_values(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

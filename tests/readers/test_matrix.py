@@ -64,13 +64,13 @@ def in_memory(matrix):
     return SparseMatrix(matrix.format, matrix.shape, *parts, name="X")
 
 
-def added(matrix, blocks):
+def added(matrix, blocks, genes=None):
     """Add up blocks; also which cells are in one, and which stored values are read how often."""
     found = np.zeros(matrix.shape, np.float64)
     cells = np.zeros(matrix.shape[0], bool)
     n_values = 0
     for block in blocks:
-        part = matrix.read_block(block)
+        part = matrix.read_block(block, genes)
         assert part.dtype == matrix.dtype
         assert part.dtype.isnative
         assert part.shape == (np.diff(block.cells)[0], np.diff(block.genes)[0])
@@ -138,6 +138,9 @@ def test_blocks_add_up_to_the_matrix_and_no_chunk_is_read_twice(kind):
             with Reads(patch) as reads:
                 found, _, _ = added(matrix, matrix.chunk_blocks(values, genes))
             np.testing.assert_array_equal(found[:, genes], expected[:, genes])
+            found, _, n_values = added(matrix, matrix.chunk_blocks(values, genes), genes)
+            np.testing.assert_array_equal(found[:, genes], expected[:, genes])
+            assert kind != "csr" or n_values == np.isin(original.indices, genes).sum()
             if kind == "dense" or chunks[0] == chunks[1]:
                 reads.assert_no_chunk_twice()
 
@@ -172,6 +175,24 @@ def test_empty_rows_are_in_a_block():
     matrix = sparse.csr_matrix(np.diag([0, 1, 0, 0, 1, 0, 0.0]))
     blocks = in_memory(matrix).chunk_blocks(1, np.arange(7))
     assert [block.cells for block in blocks] == [(0, 2), (2, 7)]
+
+
+def test_values_of_csr_are_read_from_the_first_to_the_last_of_the_genes(tmp_path, monkeypatch):
+    rows = [5, 40]
+    dense = np.ones((60, 3), np.float32)
+    dense[:, 2] = 0
+    dense[rows, 2] = [7, 8]
+    matrix = write(tmp_path / "a", "h5ad", sparse.csr_matrix(dense), (10, 10))
+    for genes, boxes in (([2], [(12, 84)]), ([0], [(0, 121)]), ([1], [(1, 122)])):
+        with Reads(monkeypatch) as reads:
+            found = matrix.read_block(matrix.chunk_blocks(500, np.array(genes))[0], np.array(genes))
+        np.testing.assert_array_equal(found.toarray()[:, genes], dense[:, genes])
+        assert [box[0] for key, box in reads.boxes if key == "X/data"] == boxes
+    with Reads(monkeypatch) as reads:
+        blocks = matrix.chunk_blocks(30, np.array([2]))
+        found = [matrix.read_block(block, np.array([2])).nnz for block in blocks]
+    assert found == [1, 0, 1, 0, 0]
+    assert len([key for key, _ in reads.boxes if key == "X/data"]) == 2
 
 
 def test_genes_of_csc_read_their_chunks_only(tmp_path, monkeypatch):

@@ -79,8 +79,9 @@ class DenseMatrix:
             for cells in cut(self.shape[0], rows)
         ]
 
-    def read_block(self, block: Block) -> NDArray[Any]:
-        """Read a rectangle."""
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        """Read a rectangle, with all of its genes."""
+        del genes
         return self.reader.read(slice(*block.cells), slice(*block.genes))
 
     @property

@@ -18,6 +18,9 @@ from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.matrix import cut
 from cellucid_lazy.source import ArrayReader, Block
 
+# Indices that are looked up together: as many as stay in a processor's cache.
+_LOOKED_UP = 2**16
+
 
 @dataclass(frozen=True, eq=False)
 class SparseMatrix:
@@ -121,13 +124,15 @@ class SparseMatrix:
             blocks += [self._block_of_values(pointers, *pair) for pair in pairwise(bounds)]
         return blocks
 
-    def read_block(self, block: Block) -> Any:
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> Any:
         """Read a block.
 
         Parameters
         ----------
         block
             Any rectangle, or one that `chunk_blocks` made.
+        genes
+            Positions, rising. The values of other genes are left out of CSR.
 
         Returns
         -------
@@ -147,7 +152,13 @@ class SparseMatrix:
         stored = slice(int(pointers[0]), int(pointers[-1]))
         indices = self.indices.read(stored)
         self._check_indices(indices, *major)
-        data = self.data.read(stored).astype(self.dtype, copy=False)
+        if genes is None or not by_cell:
+            data = self.data.read(stored)
+        else:
+            kept = self._find(indices, genes)
+            data = self._read_values(stored, kept)
+            indices, pointers = indices[kept], np.searchsorted(kept, pointers - pointers[0])
+        data = data.astype(self.dtype, copy=False)
         n_major, n_minor = major[1] - major[0], self.shape[1 if by_cell else 0]
         index_dtype = np.int32 if max(len(data), n_major, n_minor) < 2**31 else np.int64
         indices = indices.astype(index_dtype, copy=False)
@@ -156,6 +167,25 @@ class SparseMatrix:
         if minor != (0, n_minor):
             matrix = matrix[:, slice(*minor)]
         return matrix if by_cell else matrix.T
+
+    def _find(self, indices: NDArray[Any], genes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find the positions of indices that are among the genes."""
+        wanted = np.zeros(self.shape[1], dtype=np.bool_)
+        wanted[genes] = True
+        # A stretch at a time: NumPy widens the indices to look them up.
+        found = [
+            start + np.flatnonzero(wanted.take(indices[start:stop]))
+            for start, stop in cut(len(indices), _LOOKED_UP)
+        ]
+        return np.concatenate(found)
+
+    def _read_values(self, stored: slice, kept: NDArray[np.intp]) -> NDArray[Any]:
+        """Read some of the stored values, and those between them."""
+        if not len(kept):
+            return np.empty(0, self.data.dtype)
+        first, last = int(kept[0]), int(kept[-1])
+        values = self.data.read(slice(stored.start + first, stored.start + last + 1))
+        return values[kept - first]
 
     @property
     def _n_major(self) -> int:
