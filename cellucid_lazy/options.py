@@ -51,7 +51,8 @@ class Options:
     compression
         gzip level 1-9, or ``"name:level"`` of another codec; None or 0 for none.
     manifest_shape
-        ``"export"``, the shape of an exported folder, or ``"live"``, the shape a server answers.
+        ``"export"``, the shape of an exported folder, or ``"live"``, the one that the
+        reference's server answers.
     created_at
         Time stamp of the identity, ``YYYY-MM-DDTHH:MM:SSZ``. Default: now.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import dask.array as da
@@ -284,8 +285,7 @@ class ZeroMatrix:
 
 
 def _spans(chunks: Sequence[int]) -> list[tuple[int, int]]:
-    ends = np.cumsum(chunks).tolist()
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    return list(pairwise(accumulate(chunks, initial=0)))
 
 
 @dataclass(frozen=True, eq=False)

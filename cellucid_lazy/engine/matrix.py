@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.graph import from_graph, merge_graphs, optimize_graph
+from cellucid_lazy.graph import block_keys, from_graph, merge_graphs, optimize_graph
 from cellucid_lazy.sizes import BlockSizes
 from cellucid_lazy.source import Block, DaskMatrix, ExpressionMatrix, Matrix
 from cellucid_lazy.transforms.genes import gene_column, gene_columns, gene_ranges
@@ -74,17 +74,13 @@ def block_reads(
     """
     if isinstance(matrix, DaskMatrix):
         array = matrix.array
-        keys = dict(zip(matrix.whole_blocks(0), _keys(array), strict=True))
+        keys = dict(zip(matrix.whole_blocks(0), block_keys(array), strict=True))
         chosen = [keys[block] for block in blocks]
         return optimize_graph(merge_graphs([array]), chosen), chosen
     # As a value of the graph, a matrix in memory is there once.
     name = f"stored-{matrix.token}"
     # In a partial, or dask would look for keys and tasks in the block's tuples.
     return {name: matrix}, [(partial(_read, block), name, genes) for block in blocks]
-
-
-def _keys(array: da.Array) -> list[Any]:
-    return [key for row in array.__dask_keys__() for key in row]
 
 
 def _read(block: Block, matrix: Matrix, genes: NDArray[np.intp] | None) -> Any:
@@ -99,7 +95,7 @@ def gene_array(expression: ExpressionMatrix, position: int, sizes: BlockSizes) -
     expression
         The expression matrix.
     position
-        The gene's column.
+        The gene's position among the dataset's genes.
     sizes
         Block sizes.
 
@@ -140,7 +136,7 @@ def gene_ranges_array(
     expression
         The expression matrix.
     positions
-        Columns of the genes.
+        Positions of the genes, likewise.
     sizes
         Block sizes.
 

@@ -10,8 +10,8 @@ from dask.utils import format_bytes
 from cellucid_lazy.errors import format_count
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
 
-# Blocks beyond a size gain no speed, until there are very many: each block of genes reads a bit of
-# each block of cells, about 40 microseconds' work, so their number counts squared.
+# Larger blocks are no faster, but too many blocks are slow: each run of genes takes a slice of each
+# block of cells, about 40 microseconds a time, so time grows with the square of their number.
 _MAX_BLOCKS = 2_000
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
 _COLUMNS = 3
@@ -91,7 +91,7 @@ def plan_genes(
     genes_per_chunk
         Genes per stored chunk; None if every read touches all genes.
     stored_by_gene
-        Whether there is no other way to read it, as in CSC.
+        Whether it can be read by gene only, as CSC.
     wanted
         Number of genes asked for.
     budget
@@ -112,7 +112,7 @@ def plan_genes(
     free = max(budget - columns, budget // 4)
     chunk = n_genes if genes_per_chunk is None else genes_per_chunk
     share = min(1.0, wanted * chunk / max(1, n_genes))
-    # Enough tasks to keep the workers busy to the end, whatever the genes' popularity.
+    # Enough tasks to keep the workers busy to the end, however uneven genes are.
     genes = -(-wanted // (8 * threads))
     work = _Work(n_stored, n_genes, wanted, genes, item_bytes, workers, free, sizes)
     by_cell = _plan_by_cell(work, budget)
@@ -144,12 +144,12 @@ class _Work(NamedTuple):
 
     @property
     def transposing(self) -> int:
-        """A value with its index, as stored and transposed; in short form; in the codec."""
+        """A value with its index as read, as transposed, with a short row, and in the codec."""
         return (3 * self.item_bytes + 14) * 3 // 2
 
     @property
     def joining(self) -> int:
-        """A value with its row, in short form; put together; in the order of genes."""
+        """A value with its row in slices, joined, and in the order of genes."""
         return (3 * self.item_bytes + 10) * 3 // 2
 
     @property
@@ -159,7 +159,7 @@ class _Work(NamedTuple):
 
     @property
     def spilled(self) -> int:
-        """A value and its row, in short form."""
+        """A value and its short row: two bytes."""
         return self.item_bytes + 2
 
     def fits(self, genes: int) -> bool:

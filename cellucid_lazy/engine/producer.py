@@ -1,4 +1,4 @@
-"""What a producer is: it turns outputs into stages of tasks, and yields their files."""
+"""What a producer is: it yields stages of tasks that write the files of outputs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,12 @@ from cellucid_lazy.engine.plan import Plan, plan_genes
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Stage
 from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.spill import SpilledBlock, read_slices
+from cellucid_lazy.graph import SPLIT_EVERY
+from cellucid_lazy.names import values_dtype
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
 from cellucid_lazy.source import Block, ExpressionMatrix
 from cellucid_lazy.transforms.genes import stored_statistics
-from cellucid_lazy.transforms.quantize import quantization_range, quantize_block
+from cellucid_lazy.transforms.quantize import Bits, quantization_range, quantize_block
 from cellucid_lazy.transforms.transpose import (
     CscBlock,
     choose_cells,
@@ -37,11 +39,6 @@ from cellucid_lazy.transforms.transpose import (
     transpose_block,
 )
 from cellucid_lazy.transforms.values import to_float32
-
-Bits = Literal[8, 16]
-
-# What was spilled of so many blocks is merged by one task.
-_MERGED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +199,7 @@ class _Transposition:
         level = 0
         while len(keys) > 1:
             # A tree: a single task would hold the counts of all blocks.
-            groups = [keys[at : at + _MERGED] for at in range(0, len(keys), _MERGED)]
+            groups = [keys[at : at + SPLIT_EVERY] for at in range(0, len(keys), SPLIT_EVERY)]
             keys = [(f"merge-{self._token}", level, i) for i in range(len(groups))]
             graph |= {key: (_merge, group) for key, group in zip(keys, groups, strict=True)}
             level += 1
@@ -406,7 +403,7 @@ class GeneEncoder:
             by_gene = choose_cells(by_gene, self.cells)
         data, n_cells = to_float32(by_gene.data), by_gene.shape[0]
         ranges = stored_statistics(data, by_gene.indptr, n_rows=n_cells)
-        column = np.zeros(n_cells, dtype=np.float32 if self.bits is None else f"u{self.bits // 8}")
+        column = np.zeros(n_cells, dtype=values_dtype(self.bits))
         background = column.dtype.type(0)
         receipts = []
         for i, names in enumerate(files):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -18,7 +18,7 @@ from cellucid_lazy.errors import missing_key
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.kind import Row, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
-from cellucid_lazy.transforms.quantize import finite_range, quantization_range, quantize
+from cellucid_lazy.transforms.quantize import Bits, finite_range, quantization_range, quantize
 
 prefix = "var"
 
@@ -91,7 +91,7 @@ def _path(stem: str, dtype: np.dtype[Any]) -> str:
     return f"var/{stem}.values.{file_extension(dtype)}"
 
 
-def _quantized(plain: Build, bits: Literal[8, 16]) -> da.Array:
+def _quantized(plain: Build, bits: Bits) -> da.Array:
     return quantize(plain(), bits=bits)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cellucid_lazy.graph import map_indexed, merge_tree
 from cellucid_lazy.transforms.uniques import MOST_CATEGORIES
 
-# What uint8 can hold, with 255 kept for missing.
+# The format takes uint8, with 255 for missing, up to so many categories.
 _MOST_NARROW = 254
 
 
@@ -71,7 +71,7 @@ def code_dtype(
     if n_categories > MOST_CATEGORIES:
         raise ValueError(f"{n_categories:,} categories, but codes hold {MOST_CATEGORIES:,}")
     if requested == "uint8" and n_categories > _MOST_NARROW:
-        raise ValueError(f"{n_categories:,} categories, but uint8 holds {_MOST_NARROW}")
+        raise ValueError(f"{n_categories:,} categories, but uint8 codes tell apart {_MOST_NARROW}")
     narrow = requested == "uint8" or (requested == "auto" and n_categories <= _MOST_NARROW)
     return np.dtype(np.uint8 if narrow else np.uint16)
 

@@ -22,7 +22,7 @@ _SECRET = re.compile(r"key|secret|token|pass|auth|credential|cookie|signature|sa
 # Shorter texts are parts of harmless words, and no secrets.
 _MIN_SECRET_LENGTH = 4
 
-# What file systems call the time, or the version, of a file.
+# What fsspec's file systems call the time, or the version, of a file.
 _MODIFIED = ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "updated", "mtime")
 
 
@@ -79,7 +79,7 @@ def _without_secrets(values: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _secrets(values: Any, *, within: bool = False) -> Iterator[str]:
-    """Yield the texts among options, however deep, whose name or group has a name of a secret."""
+    """Yield the texts, at any depth, whose key or an enclosing key sounds like a secret."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield from _secrets(value, within=within or bool(_SECRET.search(str(key))))
@@ -150,15 +150,15 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     """
     file, modified = _probe(url, options) if "://" in url else (None, "")
     zarr_format: Literal[2, 3] | None = None if file is None else 3 if file == "zarr.json" else 2
-    opened = partial(zarr.open_group, mode="r", zarr_format=zarr_format)
+    open_group = partial(zarr.open_group, mode="r", zarr_format=zarr_format)
     consolidated = False if file == ".zgroup" else None
     try:
-        return opened(key_value_store(url, options), use_consolidated=consolidated), modified
+        return open_group(key_value_store(url, options), use_consolidated=consolidated), modified
     except Exception:
         # uns may hold anything: consolidated metadata with a type that is unknown to this zarr must
         # not keep the rest from being read.
         with suppress(Exception):  # the first error says more
-            return opened(key_value_store(url, options), use_consolidated=False), modified
+            return open_group(key_value_store(url, options), use_consolidated=False), modified
         raise
 
 
