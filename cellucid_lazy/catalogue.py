@@ -227,6 +227,9 @@ class Catalogue(Mapping[str, Output]):
             if "/" not in pattern or _may_match(pattern, f"{kind}/"):
                 yield from self.listed(kind)
 
+    def __reduce__(self) -> tuple[type[Catalogue], tuple[Dataset, frozenset[str] | None]]:
+        return Catalogue, (self._dataset, self._selected)
+
     def __repr__(self) -> str:
         return as_text(self.source, self.rows())
 

@@ -17,9 +17,11 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask.base import tokenize
+from dask._task_spec import convert_legacy_graph
+from dask.base import clone_key, tokenize
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
 from dask.utils import ensure_dict, funcname
 from numpy.typing import DTypeLike, NDArray
 
@@ -446,11 +448,51 @@ def _spilling_task(graph: Mapping[Any, Any], task: Any, save: Callable[[Any], An
 
 
 def optimize_graph(graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
-    """Optimize a merged graph as a whole, for the keys that are asked for.
-
-    ``dask.optimize`` takes arrays one by one, and would compute what two of them share twice.
-    """
+    """Optimize the graph of arrays that users made, as dask does, fusing tasks."""
     return dict(da.Array.__dask_optimize__(dict(graph), list(keys)))
+
+
+def rename_keys(
+    graph: Mapping[Any, Any], token: str
+) -> tuple[dict[Any, Any], Callable[[Any], Any]]:
+    """Give all keys of a merged graph new names, so that it shares none with other graphs.
+
+    Returns
+    -------
+    tuple
+        The same tasks, and a function that makes the new key of an old one.
+    """
+    tasks = convert_legacy_graph(dict(graph))
+    new = {key: clone_key(key, token) for key in tasks}
+    renamed = {new[key]: task.substitute(new, key=new[key]) for key, task in tasks.items()}
+    return renamed, new.__getitem__
+
+
+def needed_tasks(graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any]:
+    """Keep the tasks of a merged graph that the keys depend on; none is fused with another."""
+    needed: dict[Any, Any] = cull(dict(graph), list(keys))[0]
+    return needed
+
+
+def unfused(array: da.Array, /) -> da.Array:
+    """Make the same array, of tasks that stay apart when it is computed.
+
+    dask fuses chains of tasks, differently for each set of arrays that is computed together. On a
+    cluster one key would have several definitions, which can cause deadlocks. This holds for the
+    array itself: what is made of it, or computes it as a part, may fuse. An array that is an
+    expression stays as it is.
+    """
+    if _HAS_EXPRESSIONS:
+        return array
+    result: da.Array = da.Array(array.dask, array.name, array.chunks, meta=array._meta)
+    # On the instance: xarray does not mix arrays of a subclass with others.
+    result.__dask_optimize__ = _leave_apart
+    return result
+
+
+def _leave_apart(graph: Any, keys: Any, **options: Any) -> dict[Any, Any]:
+    del options
+    return needed_tasks(ensure_dict(graph), list(flatten(keys)))
 
 
 if _HAS_EXPRESSIONS:

@@ -17,14 +17,15 @@ from cellucid_lazy.errors import format_count
 from cellucid_lazy.graph import (
     block_keys,
     merge_graphs,
-    optimize_graph,
+    needed_tasks,
     rechunk,
+    rename_keys,
     spillable_bytes,
     with_spilling,
 )
 
-# Files that take less than this share of the budget are put together in memory.
-_SMALL_SHARE = 32
+# Files that take less than this part of the budget are put together in memory.
+_SMALL_PART = 1 / 32
 
 Save = Callable[[Any], Any]
 
@@ -43,7 +44,7 @@ class ArrayProducer:
         return hash(ArrayProducer)
 
     def provides(self, outputs: Sequence[Output]) -> frozenset[str]:
-        """Name the arrays that are computed anyway: those of the outputs would be blocks."""
+        """Name none: outputs are computed block by block, so none is at hand as a whole."""
         del outputs
         return frozenset()
 
@@ -53,20 +54,24 @@ class ArrayProducer:
         needs = {name: rechunk(array, -1) for name, array in job.needs.items()}
         if not arrays and not needs:
             return Produced({}, {})
-        merged = merge_graphs([*arrays.values(), *needs.values()])
+        graph = merge_graphs([*arrays.values(), *needs.values()])
+        blocks = {file: block_keys(array) for file, array in arrays.items()}
+        need_keys = [block_keys(array)[0] for array in needs.values()]
         large = _large_files(job.outputs, job.resources.budget)
-        held = spillable_bytes(merged) + int(np.nansum([job.outputs[f].nbytes for f in large]))
+        held = spillable_bytes(graph) + int(np.nansum([job.outputs[f].nbytes for f in large]))
         save: Save | None = None
         if held > job.resources.budget // 4:
             job.spiller.reserve(held)
             save = job.spiller.save
-            merged = with_spilling(merged, save)
-        need_keys = [block_keys(array)[0] for array in needs.values()]
-        wanted = [key for array in arrays.values() for key in block_keys(array)]
-        graph = optimize_graph(merged, [*wanted, *need_keys])
+            # Or on a cluster one key would have two definitions: with and without spilling.
+            graph, rename = rename_keys(with_spilling(graph, save), uuid.uuid4().hex)
+            blocks = {file: [rename(key) for key in keys] for file, keys in blocks.items()}
+            need_keys = [rename(key) for key in need_keys]
+        wanted = [key for keys in blocks.values() for key in keys]
+        graph = needed_tasks(graph, [*wanted, *need_keys])
         file_keys = [
-            _add_file(graph, job.encoder, file, block_keys(array), save if file in large else None)
-            for file, array in arrays.items()
+            _add_file(graph, job.encoder, file, keys, save if file in large else None)
+            for file, keys in blocks.items()
         ]
         done = yield Stage("cells", graph, [*file_keys, *need_keys])
         receipts = dict(zip(arrays, done, strict=False))
@@ -86,7 +91,7 @@ ARRAYS = ArrayProducer()
 
 def _large_files(outputs: Mapping[str, Output], budget: int) -> set[str]:
     # A file of unknown length counts as large.
-    return {file for file, output in outputs.items() if not output.nbytes <= budget / _SMALL_SHARE}
+    return {file for file, output in outputs.items() if not output.nbytes <= budget * _SMALL_PART}
 
 
 def _add_file(

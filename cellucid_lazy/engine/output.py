@@ -13,16 +13,16 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from cellucid_lazy.graph import block_keys, from_graph, rechunk
+from cellucid_lazy.graph import block_keys, from_graph, rechunk, unfused
 
 Build = Callable[[], da.Array]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A JSON document, parts of which only reading can tell.
+    """A JSON document that may depend on lazy arrays.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Statistics(Mapping[str, da.Array]):
         self._builders = builders
 
     def __getitem__(self, name: str) -> da.Array:
-        return self._builders[name]()
+        return unfused(self._builders[name]())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._builders)
@@ -70,7 +70,10 @@ class Statistics(Mapping[str, da.Array]):
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """One named output of a dataset.
+    """One named output of a dataset. It is a Dask collection that computes to its array.
+
+    Whatever takes a Dask collection or an array takes it: ``dask.compute``, ``client.persist``,
+    ``np.asarray``, ``dask.array.asarray``. It pickles.
 
     Attributes
     ----------
@@ -81,7 +84,7 @@ class Output:
     path
         Its file in an exported folder, without the codec's suffix; None when it has no file.
     shape
-        NaN where only reading can tell a length.
+        NaN for a length that is unknown until the data are read.
     dtype
         Of the array.
     build
@@ -93,7 +96,7 @@ class Output:
     manifest
         Set for a manifest. Its file is never compressed.
     position
-        The column of its matrix that a gene is.
+        Position of a gene among the dataset's genes; 0 for other outputs.
     """
 
     name: str
@@ -110,7 +113,7 @@ class Output:
     @cached_property
     def array(self) -> da.Array:
         """The lazy array: an ordinary dask array, chunked along its first axis only."""
-        return self.build()
+        return unfused(self.build())
 
     @property
     def statistics(self) -> Statistics:
@@ -123,6 +126,17 @@ class Output:
         return Statistics(self.builders)
 
     @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def chunks(self) -> tuple[tuple[float, ...], ...]:
+        """Lengths of the array's blocks along each dimension, NaN where unknown."""
+        chunks: tuple[tuple[float, ...], ...] = self.array.chunks
+        return chunks
+
+    @property
     def nbytes(self) -> float:
         """Size of the file before compression; NaN where only reading can tell."""
         return float(np.prod(self.shape, dtype=float)) * self.dtype.itemsize
@@ -131,6 +145,46 @@ class Output:
         """Compute the array; options go to dask."""
         (values,) = dask.compute(self.array, **options)
         return np.asarray(values)
+
+    def __getitem__(self, key: Any) -> da.Array:
+        """Select of the lazy array."""
+        return self.array[key]
+
+    def to_dask_array(self) -> da.Array:
+        """Return the lazy array, as ``dask.array.asarray`` asks for it."""
+        return self.array
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("an output is computed, which makes a new array")
+        values = self.compute()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __dask_graph__(self) -> Any:
+        return self.array.__dask_graph__()
+
+    def __dask_keys__(self) -> Any:
+        return self.array.__dask_keys__()
+
+    def __dask_layers__(self) -> Any:
+        return self.array.__dask_layers__()
+
+    def __dask_tokenize__(self) -> Any:
+        return type(self), self.array.name
+
+    def __dask_postcompute__(self) -> Any:
+        return self.array.__dask_postcompute__()
+
+    def __dask_postpersist__(self) -> Any:
+        return self.array.__dask_postpersist__()
+
+    @property
+    def __dask_optimize__(self) -> Any:
+        return self.array.__dask_optimize__
+
+    @property
+    def __dask_scheduler__(self) -> Any:
+        return self.array.__dask_scheduler__
 
     def __repr__(self) -> str:
         shape = tuple("?" if np.isnan(n) else int(n) for n in self.shape)

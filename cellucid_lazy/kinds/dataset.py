@@ -25,7 +25,7 @@ from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
 from cellucid_lazy.source import ExpressionMatrix, ObsColumn, Source, ZeroMatrix
 from cellucid_lazy.transforms.uniques import Uniques
 
-# Number of columns of each dimension.
+# Columns of an embedding, by its dimension.
 DIMENSIONS = {"1d": 1, "2d": 2, "3d": 3}
 
 # Outside a call, larger obsm arrays are read anew for a second pass.
@@ -60,7 +60,7 @@ class Findings:
     used_codes
         Codes that a cell has, of obs columns whose unused categories are dropped.
     gene_positions
-        By column of gene identifiers: the matrix column of each identifier.
+        By column of var: the position of each gene identifier.
     """
 
     uniques: dict[str, Uniques] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Findings:
 
 @dataclass
 class Shared:
-    """What the outputs of one dataset share.
+    """What the outputs of one dataset share. It pickles empty: all of it can be made again.
 
     Attributes
     ----------
@@ -85,6 +85,9 @@ class Shared:
     arrays: dict[str, da.Array] = field(default_factory=dict)
     categories: dict[str, Category | FieldError] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
+
+    def __reduce__(self) -> tuple[type[Shared], tuple[()]]:
+        return Shared, ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +109,11 @@ class Dataset:
     suffix
         What manifests append to the paths of files.
     choice
-        Chosen keys by prefix of their kind; all keys of a kind that is not in it.
+        Chosen keys by prefix of their kind; a kind that is absent offers all its keys.
     sizes
         Block sizes.
     call
-        Inside a call that computes outputs, the names asked for; else None.
+        In a call that computes outputs, the names known before it; None outside of one.
     findings
         What reading found, shared by all datasets derived from this one.
     shared
@@ -161,7 +164,7 @@ class Dataset:
         return replace(self, choice={**self.choice, prefix: tuple(keys)})
 
     def for_call(self, names: Iterable[Name] = ()) -> Dataset:
-        """Offer the same for one call that computes outputs; `names` are those known before it."""
+        """Copy for one call that computes outputs, of which `names` are known before it."""
         return replace(self, call=tuple(names), shared=Shared())
 
     def chosen(self, prefix: str, offered: Iterable[str]) -> tuple[str, ...]:
@@ -215,7 +218,7 @@ class Dataset:
 
     @property
     def gene_positions(self) -> Mapping[str, int]:
-        """Matrix column of each gene identifier; of duplicates the last, with a warning."""
+        """Position of each gene among the dataset's; of duplicates the last, with a warning."""
         column = self.options.gene_id_column
         found = self.findings.gene_positions
         if column not in found:

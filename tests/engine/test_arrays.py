@@ -137,7 +137,7 @@ def spilling(monkeypatch):
         return found
 
     monkeypatch.setattr(arrays, "spillable_bytes", lambda graph: 2**40)
-    monkeypatch.setattr(arrays, "_SMALL_SHARE", 2**60)
+    monkeypatch.setattr(arrays, "_SMALL_PART", 0)
     usage = shutil.disk_usage("/")._replace(free=2**62)
     monkeypatch.setattr(spill.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(spill.Save, "_write", watched)
