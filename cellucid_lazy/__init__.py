@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellucid_lazy.errors import (
     CellucidLazyError,
+    ClusterError,
     CollisionError,
     DataError,
     ExportError,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Catalogue",
     "CellucidLazyError",
+    "ClusterError",
     "CollisionError",
     "DataError",
     "ExportError",

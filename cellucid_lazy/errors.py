@@ -42,6 +42,10 @@ class ExportError(CellucidLazyError, OSError):
     """A target that cannot be written, or must not be replaced."""
 
 
+class ClusterError(CellucidLazyError, RuntimeError):
+    """A Dask cluster that has no workers, or went away during the work."""
+
+
 class LeftOutWarning(UserWarning):
     """Names something that was left out of the catalogue or the export, and why."""
 

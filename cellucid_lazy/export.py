@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import dask
+from dask.delayed import Delayed
 
 from cellucid_lazy.catalogue import Catalogue
 from cellucid_lazy.codecs import Codec, codec_for
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Producer
-from cellucid_lazy.engine.resources import detect_resources
+from cellucid_lazy.engine.progress import is_shown
+from cellucid_lazy.engine.resources import detect_resources, use_client
 from cellucid_lazy.engine.run import run
 from cellucid_lazy.engine.spill import check_scratch
 from cellucid_lazy.errors import CollisionError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
 from cellucid_lazy.names import Name, name_problems
 from cellucid_lazy.options import compression_setting
+from cellucid_lazy.show import folder_summary
 from cellucid_lazy.sinks import sink_for
 from cellucid_lazy.sinks.memory import MemorySink
 from cellucid_lazy.sinks.sink import Sink
@@ -31,6 +41,8 @@ def to_bytes(
     memory_budget: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     progress: bool | None = False,
+    client: Any = None,
+    retries: int | None = None,
 ) -> dict[str, bytes]:
     """Compute outputs as the bytes of their files, any number in one pass over their sources.
 
@@ -49,7 +61,12 @@ def to_bytes(
     scratch
         Folder for spilled blocks of large passes.
     progress
-        Show progress on standard error; None for on a terminal only.
+        Show progress on standard error; None for on a terminal and in a notebook only.
+    client
+        The ``distributed.Client`` of the cluster that does the work. Default: the current one, or
+        threads where there is none.
+    retries
+        How often a cluster runs a failed task again.
 
     Returns
     -------
@@ -66,24 +83,27 @@ def to_bytes(
         For a compression or a budget out of range.
     ExportError
         When scratch cannot be used; it is checked first, whether or not it will be needed.
+    ClusterError
+        When the cluster has no workers, or goes away.
     """
     _check_catalogue(catalogue)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise OptionError(f"names={names!r}: give a list of names, such as ['points/2d']")
     codec = codec_for(compression_setting(compress))
     folder = check_scratch(scratch)
-    resources = detect_resources(memory_budget)
     wanted = {text: catalogue.find(text) for text in dict.fromkeys(names)}
-    dataset = catalogue.dataset.for_call(wanted.values())
-    outputs = {text: KINDS[name.kind].build(dataset, name) for text, name in wanted.items()}
-    files = run(
-        _group(dataset, outputs),
-        MemorySink(),
-        codec,
-        resources=resources,
-        scratch=folder,
-        progress=progress,
-    )
+    with use_client(client):
+        resources = detect_resources(memory_budget, retries)
+        dataset = catalogue.dataset.for_call(wanted.values())
+        outputs = {text: KINDS[name.kind].build(dataset, name) for text, name in wanted.items()}
+        files = run(
+            _group(dataset, outputs),
+            MemorySink(),
+            codec,
+            resources=resources,
+            scratch=folder,
+            progress=progress,
+        )
     return {text: files[text] for text in wanted}
 
 
@@ -95,7 +115,10 @@ def to_directory(
     progress: bool | None = True,
     memory_budget: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
-) -> None:
+    client: Any = None,
+    retries: int | None = None,
+    compute: bool = True,
+) -> Delayed | None:
     """Write the folder that the viewer opens (compact_v1, the export shape of the manifests).
 
     The folder appears as a whole when all is written. What was narrowed with ``select`` is
@@ -110,33 +133,70 @@ def to_directory(
     overwrite
         Replace an earlier export at this place, as a whole.
     progress
-        Show progress on standard error; True and None show it on a terminal only.
+        Show progress and a closing line on standard error; True and None show them on a terminal
+        and in a notebook only.
     memory_budget
         Bytes, or text such as ``"1GB"``. Default: dask's configuration
         ``cellucid_lazy.memory-budget``, else a quarter of the memory there is.
     scratch
         Folder for spilled blocks of large passes; on a cluster, one that all workers see.
+    client, retries
+        As `to_bytes` takes them.
+    compute
+        False to do nothing yet.
+
+    Returns
+    -------
+    dask.delayed.Delayed or None
+        With ``compute=False``, one task that does what the call would have done; it may be combined
+        with other tasks, submitted to a cluster, and pickled. A relative path counts from where the
+        call was made.
 
     Raises
     ------
     ExportError
-        When the folder must not be replaced or cannot be written, or scratch cannot be used; an
-        earlier export stays.
+        When the folder must not be replaced or cannot be written, another export is writing it, the
+        source lies in it, or scratch cannot be used; an earlier export stays.
     CollisionError
         When two keys would share a file.
     DataError
         When the data cannot be read; nothing is left behind.
     OptionError
         For a budget out of range.
+    ClusterError
+        When the cluster has no workers, or goes away.
     """
     _check_catalogue(catalogue)
-    to_sink(
+    sink = sink_for(path, overwrite=overwrite)
+    if not compute:
+        if client is not None:
+            raise OptionError("client= goes with compute=True; a Delayed is given to a client")
+        job = partial(
+            to_directory,
+            catalogue,
+            _absolute(path),
+            overwrite=overwrite,
+            progress=progress,
+            memory_budget=memory_budget,
+            scratch=None if scratch is None else _absolute(scratch),
+            retries=retries,
+        )
+        delayed: Delayed = dask.delayed(job, name=f"to-directory-{uuid.uuid4().hex}", pure=False)()
+        return delayed
+    began = time.monotonic()
+    written = to_sink(
         catalogue,
-        sink_for(path, overwrite=overwrite),
+        sink,
         memory_budget=memory_budget,
         scratch=scratch,
         progress=progress,
+        client=client,
+        retries=retries,
     )
+    if isinstance(written, Path) and is_shown(None if progress else False):
+        summary = folder_summary(written, time.monotonic() - began)
+        sys.stderr.write(f"{summary}; next: serve it as it is to a viewer of compact_v1\n")
+    return None
 
 
 def to_sink(
@@ -147,6 +207,8 @@ def to_sink(
     memory_budget: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     progress: bool | None = True,
+    client: Any = None,
+    retries: int | None = None,
 ) -> Any:
     """Write the files that the viewer needs to any sink.
 
@@ -158,7 +220,7 @@ def to_sink(
         Where files go.
     codec
         Encodes all files but manifests. Default: by `Options.compression`.
-    memory_budget, scratch, progress
+    memory_budget, scratch, progress, client, retries
         As `to_directory` takes them.
 
     Returns
@@ -179,8 +241,21 @@ def to_sink(
     """
     _check_catalogue(catalogue)
     folder = check_scratch(scratch)
-    resources = detect_resources(memory_budget)
     codec = codec or codec_for(catalogue.options.compression)
+    with use_client(client):
+        resources = detect_resources(memory_budget, retries)
+        return run(
+            _viewer_files(catalogue, codec),
+            sink,
+            codec,
+            resources=resources,
+            scratch=folder,
+            progress=None if progress else False,
+        )
+
+
+def _viewer_files(catalogue: Catalogue, codec: Codec) -> dict[Producer, dict[str, Output]]:
+    """Build the outputs that the viewer needs, by producer and by the file that each becomes."""
     options = replace(catalogue.options, manifest_shape="export")
     dataset = replace(catalogue.dataset, options=options, suffix=codec.suffix)
     dataset = dataset.for_call()
@@ -196,14 +271,7 @@ def to_sink(
         if output.path is not None:
             suffix = codec.suffix if output.manifest is None else ""
             outputs[output.path + suffix] = output
-    return run(
-        _group(dataset, outputs),
-        sink,
-        codec,
-        resources=resources,
-        scratch=folder,
-        progress=None if progress else False,
-    )
+    return _group(dataset, outputs)
 
 
 def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> str:
@@ -241,6 +309,11 @@ def _group(dataset: Dataset, outputs: Mapping[str, Output]) -> dict[Producer, di
     for file, output in outputs.items():
         groups.setdefault(producers[output.kind], {})[file] = output
     return groups
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
 
 
 def _check_catalogue(given: object) -> None:

@@ -1,6 +1,6 @@
-"""How a catalogue shows itself: what is there, with shapes, dtypes, files and sizes.
+"""How a catalogue shows itself, with shapes, dtypes, files and sizes, and a folder that is done.
 
-Metadata only, but for the names of genes.
+Of a catalogue metadata only, but for the names of genes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.kinds import Row
@@ -23,6 +24,12 @@ def as_text(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  " + "  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
     return "\n".join([_title(source), *lines])
+
+
+def folder_summary(folder: Path, seconds: float) -> str:
+    """Tell in a line how many files a folder has, their size, and how long it took."""
+    sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]
+    return f"{folder}: {len(sizes):,} files, {format_size(sum(sizes))}, in {seconds:,.1f} s"
 
 
 def as_html(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:

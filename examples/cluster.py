@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import dask
 from distributed import Client, LocalCluster
 
 import cellucid_lazy as cl
@@ -18,10 +19,12 @@ from cellucid_lazy.demo import write_demo
 def main(atlas: Path, folder: Path) -> None:
     """Compute one array on the workers, then let them write the whole export."""
     cat = cl.outputs(atlas, cl.Options(compression=1))
-    points = cat["points/2d"].array.persist()
+    (points,) = dask.persist(cat["points/2d"])
     print(f"points: {points.shape[0]:,} cells, in the memory of the workers")
     print(cl.explain(cat))
-    cl.to_directory(cat, folder, overwrite=True, scratch=folder.parent)
+    # One task of a larger workflow; `cl.to_directory(cat, folder)` alone does it at once.
+    options = {"overwrite": True, "scratch": folder.parent, "retries": 2}
+    cl.to_directory(cat, folder, compute=False, **options).compute()
     print(f"{folder.name}: {sum(path.is_file() for path in folder.rglob('*')):,} files")
 
 

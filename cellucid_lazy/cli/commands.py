@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cellucid_lazy as cl
 from cellucid_lazy.cli.flags import OPENING, SCHEDULING, SETTINGS, WORK, given
-from cellucid_lazy.errors import OptionError, format_size
+from cellucid_lazy.errors import OptionError
 
 if TYPE_CHECKING:
     from cellucid_lazy.kinds import Row
@@ -76,7 +76,6 @@ def export(arguments: argparse.Namespace) -> None:
     """Write a folder for a viewer, or describe how it would be done."""
     import dask
 
-    began = time.monotonic()
     work = given(arguments, WORK)
     with dask.config.set(given(arguments, SCHEDULING)):
         catalogue = _catalogue(arguments)
@@ -87,13 +86,6 @@ def export(arguments: argparse.Namespace) -> None:
             sys.stdout.write(f"{plan}\n")
             return
         cl.to_directory(catalogue, arguments.out, overwrite=arguments.overwrite, **work)
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{_summary(Path(arguments.out), time.monotonic() - began)}\n")
-
-
-def _summary(folder: Path, seconds: float) -> str:
-    sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]
-    return f"{folder}: {len(sizes):,} files, {format_size(sum(sizes))}, in {seconds:,.1f} s"
 
 
 def write_bytes(arguments: argparse.Namespace) -> None:
@@ -115,6 +107,7 @@ def demo(arguments: argparse.Namespace) -> None:
     """Generate an atlas, export it, and show what came out."""
     from cellucid_lazy.cli.guide import guide
     from cellucid_lazy.demo import write_demo
+    from cellucid_lazy.show import folder_summary
     from cellucid_lazy.sinks import sink_for
 
     # Refuses the target before the work.
@@ -127,8 +120,8 @@ def demo(arguments: argparse.Namespace) -> None:
             raise OptionError(str(problem)) from problem
         began = time.monotonic()
         catalogue = cl.outputs(atlas, cl.Options(**DEMO_SETTINGS))
-        cl.to_directory(catalogue, arguments.out, overwrite=arguments.overwrite)
-    summary = _summary(Path(arguments.out), time.monotonic() - began)
+        cl.to_directory(catalogue, arguments.out, overwrite=arguments.overwrite, progress=False)
+    summary = folder_summary(Path(arguments.out), time.monotonic() - began)
     colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     sys.stdout.write(guide(Path(arguments.out), summary, colored=colored))
 

@@ -1,57 +1,75 @@
-"""Progress of long work: a line on a terminal, nothing where output is piped."""
+"""Progress of long work: a bar on a terminal or in a notebook, nothing where output is piped."""
 
 from __future__ import annotations
 
+import shutil
 import sys
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dask.callbacks import Callback
+from tqdm.auto import tqdm
 
-_SECONDS_BETWEEN = 0.2
-_ERASE = "\r\x1b[K"
+# The time left goes by the rate of the latest tasks: tasks that read differ from tasks that write.
+_SMOOTHING = 0.1
+_FORMAT = "{desc}: {percentage:3.0f}% {bar:20} {n_fmt}/{total_fmt} tasks, {remaining} left"
 
 
-class Progress(Callback):  # type: ignore[misc]
-    """Shows the tasks done and the time left, for dask's local schedulers; a context manager.
+def is_shown(progress: bool | None) -> bool:
+    """Settle whether progress is shown: as asked, or where somebody may be looking."""
+    return sys.stderr.isatty() or _is_notebook() if progress is None else progress
 
-    dask's own bar has neither a label nor an estimate, and leaves its line.
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")
+
+
+@contextmanager
+def task_bar(label: str) -> Iterator[Any]:
+    """Show a bar while the context is open; ``total`` and ``update`` are tqdm's."""
+    # Terminals that do not know their size say 0, where tqdm would show nothing.
+    size = shutil.get_terminal_size()
+    with tqdm(
+        desc=label,
+        total=1,
+        leave=False,
+        smoothing=_SMOOTHING,
+        bar_format=_FORMAT,
+        ncols=None if _is_notebook() else size.columns,
+        nrows=size.lines,
+        file=sys.stderr,
+    ) as bar:
+        yield bar
+
+
+class LocalProgress(Callback):  # type: ignore[misc]
+    """Counts the tasks of dask's local schedulers on a bar; a context manager.
 
     Parameters
     ----------
-    label
-        What is being done.
-    shown
-        False for silence; None to show it on a terminal only.
+    bar
+        As `task_bar` gives it.
     """
 
-    def __init__(self, label: str, shown: bool | None = None) -> None:
+    def __init__(self, bar: Any) -> None:
         super().__init__()
-        self._label = label
-        self._shown = sys.stderr.isatty() if shown is None else shown
-        self._total = self._done = 0
-        self._began = self._drawn = 0.0
+        self._bar = bar
 
     def _start_state(self, dsk: Any, state: Any) -> None:
         del dsk
-        self._total = len(state["ready"]) + len(state["waiting"])
-        self._done, self._began = 0, time.monotonic()
-        self._drawn = self._began
+        self._bar.reset(total=len(state["ready"]) + len(state["waiting"]))
 
     def _posttask(self, *_: Any) -> None:
-        self._done += 1
-        now = time.monotonic()
-        if now - self._drawn < _SECONDS_BETWEEN and self._done < self._total:
-            return
-        self._drawn = now
-        left = (now - self._began) * (self._total / self._done - 1)
-        done = f"{self._done:,}/{self._total:,} tasks"
-        self._write(f"{_ERASE}{self._label}: {done}, {left:,.0f} s left")
+        self._bar.update()
 
-    def _finish(self, *_: Any) -> None:
-        self._write(_ERASE)
 
-    def _write(self, text: str) -> None:
-        if self._shown:
-            sys.stderr.write(text)
-            sys.stderr.flush()
+def gather_with_bar(client: Any, futures: Sequence[Any], bar: Any) -> list[Any]:
+    """Count the futures of a cluster on a bar as they finish, and return their results."""
+    bar.reset(total=len(futures))
+    for future in futures:
+        future.add_done_callback(lambda _: bar.update())
+    results: list[Any] = client.gather(list(futures))
+    return results

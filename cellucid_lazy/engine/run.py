@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import dask.threaded
@@ -14,8 +14,14 @@ from cellucid_lazy.codecs import Codec
 from cellucid_lazy.engine.arrays import ARRAYS
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Producer, Stage
-from cellucid_lazy.engine.progress import Progress
-from cellucid_lazy.engine.resources import Resources, local_pool
+from cellucid_lazy.engine.progress import LocalProgress, gather_with_bar, is_shown, task_bar
+from cellucid_lazy.engine.resources import (
+    Resources,
+    current_client,
+    explain_lost_cluster,
+    is_in_task,
+    local_pool,
+)
 from cellucid_lazy.engine.spill import Spiller
 from cellucid_lazy.sinks.sink import Sink, Writer
 
@@ -38,7 +44,7 @@ def run(
     groups
         For each producer its outputs, by the name of the file that each becomes.
     sink
-        Where files go. It gets all of them, or is aborted.
+        Where files go, prepared. It gets all of them, or is aborted.
     codec
         Encodes files, but for manifests.
     resources
@@ -46,12 +52,21 @@ def run(
     scratch
         Folder for spilled blocks; None for the default.
     progress
-        Show progress; None for on a terminal only.
+        Show progress; None for where somebody may be looking: on a terminal, in a notebook.
 
     Returns
     -------
     Any
         What the sink returns when all is written.
+
+    Raises
+    ------
+    ClusterError
+        When the cluster goes away.
+    DataError
+        When the data cannot be read.
+    ExportError
+        When scratch or the sink cannot be written.
     """
     files = {file: output for group in groups.values() for file, output in group.items()}
     try:
@@ -132,12 +147,24 @@ def _run_stages(
 def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[Any, ...]:
     if not stage.keys:
         return ()
-    shown = nullcontext() if progress is False else Progress(stage.label, progress)
-    with local_pool(resources.workers) as options, shown:
-        # Thousands of keys as an object each, as dask.compute takes them, cost a fifth of the time.
-        get = get_scheduler(scheduler=options.pop("scheduler", None)) or dask.threaded.get
-        computed: tuple[Any, ...] = tuple(get(dict(stage.graph), list(stage.keys), **options))
-    return computed
+    graph, keys = dict(stage.graph), list(stage.keys)
+    client = current_client()
+    # A task of a cluster has nobody to show it to.
+    shown = is_shown(progress) and not is_in_task()
+    with explain_lost_cluster(stage.label), ExitStack() as stack:
+        bar = stack.enter_context(task_bar(stage.label)) if shown else None
+        if client is None:
+            if bar is not None:
+                stack.enter_context(LocalProgress(bar))
+            options = stack.enter_context(local_pool(resources.workers))
+            # Thousands of keys as an object each, as dask.compute takes them, cost a fifth of the
+            # time.
+            get = get_scheduler(scheduler=options.pop("scheduler", None)) or dask.threaded.get
+            return tuple(get(graph, keys, **options))
+        if bar is None:
+            return tuple(client.get(graph, keys, retries=resources.retries))
+        futures = client.get(graph, keys, retries=resources.retries, sync=False)
+        return tuple(gather_with_bar(client, futures, bar))
 
 
 def _write_manifest(

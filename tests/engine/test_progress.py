@@ -1,4 +1,4 @@
-"""Progress: a line with an estimate on a terminal, silence where output is piped."""
+"""Progress: a bar with an estimate where somebody may be looking, silence where it is piped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import textwrap
 import time
 
 import dask
+import nbclient
+import nbformat
 import pytest
+from distributed import Client, LocalCluster
 
 import cellucid_lazy as cl
-from cellucid_lazy.engine.progress import Progress
+from cellucid_lazy.engine import run
+from cellucid_lazy.engine.producer import Stage
+from cellucid_lazy.engine.resources import Resources
 from tests import data
 
 CHILD = """
@@ -26,8 +31,8 @@ CHILD = """
     options = {} if progress == "default" else {"progress": progress == "on"}
     cl.to_directory(cl.outputs(cl.open(path)), out, **options)
 """
-LINE = re.compile(r"\r\x1b\[K\w[\w ]*: ([\d,]+)/([\d,]+) tasks, ([\d,]+) s left")
-ERASE = "\r\x1b[K"
+LINE = re.compile(r"\r(\w[\w ]*): +\d+% .*? ([\d,]+)/([\d,]+) tasks, (\?|[\d:]+) left")
+CLOSING = re.compile(r"out: \d+ files, [\d.]+ [kM]?B, in [\d.]+ s; next: .*compact_v1\r?\n$")
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,8 @@ def on_a_terminal(arguments):
 def test_on_a_terminal(path, tmp_path, progress, shown):
     text = on_a_terminal([str(path), str(tmp_path / "out"), progress])
     if shown:
-        assert LINE.search(text)
-        assert text.endswith(ERASE)
+        assert {found[0] for found in LINE.findall(text)} == {"cells", "writing genes"}
+        assert CLOSING.search(text)
     else:
         assert text == ""
 
@@ -72,38 +77,66 @@ def test_silent_when_piped(path, tmp_path, progress):
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def sleeps(n_tasks):
-    return [dask.delayed(time.sleep, pure=False)(0.05) for _ in range(n_tasks)]
+def work(n_tasks, seconds=0.05):
+    """A graph of tasks that sleep; the last one needs all."""
+    graph = {f"sleep-{i}": (time.sleep, seconds) for i in range(n_tasks - 1)}
+    return Stage("work", {**graph, "all": (list, list(graph))}, ["all"])
+
+
+def counted(text):
+    """The tasks done and the seconds left of each line that has an estimate."""
+    return [
+        (
+            int(done),
+            int(total),
+            sum(int(part) * 60**i for i, part in enumerate(left.split(":")[::-1])),
+        )
+        for _, done, total, left in LINE.findall(text)
+        if left != "?"
+    ]
 
 
 def test_the_estimate_follows_the_tasks(capsys):
-    with Progress("work", shown=True):
-        dask.compute(*sleeps(24), scheduler="synchronous")
-    text = capsys.readouterr().err
-    lines = [tuple(map(int, found)) for found in LINE.findall(text)]
-    assert len(lines) >= 2
-    assert lines[-1] == (24, 24, 0)
+    with dask.config.set(scheduler="synchronous"):
+        run._compute(work(60), Resources(2**26, 1, 1), progress=True)
+    lines = counted(capsys.readouterr().err)
+    assert len(lines) >= 5
     assert [line[0] for line in lines] == sorted({line[0] for line in lines})
     for done, total, left in lines:
-        assert total == 24
-        assert (total - done) * 0.05 - 0.5 <= left <= (total - done) * 0.2 + 0.5
-    assert text.endswith(ERASE)
+        assert total == 60
+        assert (total - done) * 0.05 - 1 <= left <= (total - done) * 0.1 + 1
 
 
-@pytest.mark.parametrize("shown", [False, None])
-def test_silent_where_nothing_is_a_terminal(capsys, shown):
-    with Progress("work", shown):
-        dask.compute(*sleeps(1), scheduler="synchronous")
+def test_a_cluster_is_counted(capsys):
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as one,
+        Client(one),
+    ):
+        stage = work(20)
+        keys = [*stage.graph][:-1]
+        found = run._compute(stage._replace(keys=keys), Resources(2**26, 1, 1), progress=True)
+        assert found == (None,) * 19
+        lines = counted(capsys.readouterr().err)
+        assert len(lines) >= 2
+        assert {total for _, total, _ in lines} == {19}
+        with pytest.raises(ZeroDivisionError):
+            run._compute(
+                Stage("bad", {"x": (divmod, 1, 0)}, ["x"]), Resources(1, 1, 1), progress=True
+            )
+
+
+@pytest.mark.parametrize("progress", [False, None])
+def test_silent_where_nothing_is_a_terminal(capsys, progress):
+    run._compute(work(2, 0), Resources(2**26, 1, 1), progress)
     assert capsys.readouterr().err == ""
 
 
 def test_a_failure_erases_the_line(capsys):
-    def fail():
-        raise RuntimeError("no")
-
-    with pytest.raises(RuntimeError), Progress("work", shown=True):
-        dask.compute(dask.delayed(fail)(), scheduler="synchronous")
-    assert capsys.readouterr().err.endswith(ERASE)
+    with pytest.raises(ZeroDivisionError):
+        run._compute(Stage("bad", {"x": (divmod, 1, 0)}, ["x"]), Resources(1, 1, 1), progress=True)
+    assert capsys.readouterr().err.endswith(" \r")
 
 
 def test_bytes_are_silent_unless_asked(capsys):
@@ -113,3 +146,20 @@ def test_bytes_are_silent_unless_asked(capsys):
     assert capsys.readouterr().err == ""
     cl.to_bytes(catalogue, names, progress=True)
     assert LINE.search(capsys.readouterr().err)
+
+
+NOTEBOOK = """
+import cellucid_lazy as cl
+cl.to_directory(cl.outputs({path!r}), {out!r})
+"""
+
+
+def test_in_a_notebook(path, tmp_path):
+    """A real kernel; without widgets the bar is text."""
+    notebook = nbformat.v4.new_notebook()
+    code = NOTEBOOK.format(path=str(path), out=str(tmp_path / "out"))
+    notebook.cells = [nbformat.v4.new_code_cell(code)]
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = "".join(one.get("text", "") for one in notebook.cells[0].outputs)
+    assert "tasks" in shown
+    assert CLOSING.search(shown)

@@ -96,9 +96,8 @@ class Client:
     [
         ([2, 4], [8 * GB, 4 * GB], Resources(GB, workers=4, threads=6)),
         ([2, 2], [100 * MB, GB], Resources(64 * MB, workers=2, threads=4)),
-        # No limit, and no worker yet.
+        # No limit.
         ([1], [0], Resources(123 * MB, workers=1, threads=1)),
-        ([], [], Resources(123 * MB, workers=1, threads=1)),
     ],
 )
 def test_a_cluster_is_planned_for(monkeypatch, threads, limits, expected):
