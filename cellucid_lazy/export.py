@@ -21,8 +21,8 @@ from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Producer
 from cellucid_lazy.engine.progress import is_shown
 from cellucid_lazy.engine.resources import detect_resources, use_client
-from cellucid_lazy.engine.run import run
-from cellucid_lazy.engine.spill import check_scratch
+from cellucid_lazy.engine.run import aborting, run
+from cellucid_lazy.engine.spill import check_scratch, scratch_prefix
 from cellucid_lazy.errors import CollisionError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
 from cellucid_lazy.names import Name, name_problems
@@ -243,9 +243,13 @@ def to_sink(
     folder = check_scratch(scratch)
     codec = codec or codec_for(catalogue.options.compression)
     with use_client(client):
-        resources = detect_resources(memory_budget, retries)
+        with aborting(sink):
+            # Scratch counts as an input: a target that holds it would remove it.
+            sink.prepare([*_local_paths(catalogue), scratch_prefix(folder)])
+            resources = detect_resources(memory_budget, retries)
+            groups = _viewer_files(catalogue, codec)
         return run(
-            _viewer_files(catalogue, codec),
+            groups,
             sink,
             codec,
             resources=resources,
@@ -309,6 +313,12 @@ def _group(dataset: Dataset, outputs: Mapping[str, Output]) -> dict[Producer, di
     for file, output in outputs.items():
         groups.setdefault(producers[output.kind], {})[file] = output
     return groups
+
+
+def _local_paths(catalogue: Catalogue) -> list[str]:
+    """List the files and folders that a catalogue's outputs are read from."""
+    path = catalogue.source.path
+    return [] if path is None or "://" in path else [path]
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

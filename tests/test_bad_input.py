@@ -464,7 +464,11 @@ def test_an_earlier_export_is_refused_or_replaced_whole(written, tmp_path):
     before = snapshot(out)
     refuse(lambda: cl.to_directory(catalogue, out), cl.ExportError, out, "overwrite=True")
     assert snapshot(out) == before
-    (out / "left behind").write_text("by an earlier version")
+    (out / "notes.txt").write_text("mine")
+    refuse(
+        lambda: cl.to_directory(catalogue, out, overwrite=True), cl.ExportError, out, "notes.txt"
+    )
+    (out / "notes.txt").rename(out / "var" / "old.values.f32")  # as an earlier version may leave
     cl.to_directory(catalogue.select("points/2d"), out, overwrite=True)
     assert sorted(snapshot(out)) == ["dataset_identity.json", "obs_manifest.json", "points_2d.bin"]
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.h5ad", "out"]

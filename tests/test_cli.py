@@ -526,8 +526,9 @@ def slow_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ([signal.SIGINT] * 9, 130, "interrupted\n"),
         ([signal.SIGTERM, signal.SIGINT, signal.SIGTERM], 143, "terminated\n"),
+        ([signal.SIGHUP], 129, "hung up\n"),
     ],
-    ids=["impatient user", "batch system"],
+    ids=["impatient user", "batch system", "closed terminal"],
 )
 def test_an_interrupted_export_leaves_nothing(
     numbers: list[int], code: int, says: str, slow_atlas: Path, tmp_path: Path

@@ -29,7 +29,9 @@ from cellucid_lazy.cli.flags import (
 )
 from cellucid_lazy.errors import CellucidLazyError, OptionError
 
-DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+# By signal: what is said, and the exit code that shells expect.
+_STOPPED = {signal.SIGHUP: ("hung up", 129), signal.SIGTERM: ("terminated", 143)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated.
+        0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated, 129 when
+        the terminal is gone.
     """
     try:
         parsed = build_parser().parse_args(arguments)
@@ -68,9 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(problem: BaseException) -> int:
     """Print an error in one line, and return the exit code."""
     if isinstance(problem, KeyboardInterrupt):
-        terminated = problem.args == (signal.SIGTERM,)
-        _print_line("terminated" if terminated else "interrupted")
-        return TERMINATED if terminated else INTERRUPTED
+        number = next(iter(problem.args), signal.SIGINT)
+        said, code = _STOPPED.get(number, ("interrupted", INTERRUPTED))
+        _print_line(said)
+        return code
     if isinstance(problem, CellucidLazyError):
         _print_line(f"error: {problem}")
         return MISUSED if isinstance(problem, OptionError) else FAILED
@@ -80,7 +84,8 @@ def _report(problem: BaseException) -> int:
 
 def _print_line(sentence: str) -> None:
     erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # there may be a line of progress
-    sys.stderr.write(f"{erase}{' '.join(sentence.split())}\n")
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"{erase}{' '.join(sentence.split())}\n")
 
 
 @contextmanager
@@ -98,9 +103,10 @@ def _one_line_warnings(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _signals_clean_up() -> Iterator[None]:
-    """Clean up on SIGTERM as on Ctrl-C, and ignore further signals meanwhile.
+    """Clean up on SIGTERM and SIGHUP as on Ctrl-C, and ignore further signals meanwhile.
 
-    Batch systems end jobs with SIGTERM, and users press Ctrl-C twice.
+    Batch systems end jobs with SIGTERM, a terminal that is closed with SIGHUP; users press Ctrl-C
+    twice.
     """
 
     def stop(number: int, _: Any) -> None:
@@ -110,7 +116,7 @@ def _signals_clean_up() -> Iterator[None]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *_STOPPED):
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, stop)
     except ValueError:  # not in the main thread

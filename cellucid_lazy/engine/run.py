@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask.threaded
@@ -69,13 +69,23 @@ def run(
         When scratch or the sink cannot be written.
     """
     files = {file: output for group in groups.values() for file, output in group.items()}
-    try:
+    with aborting(sink):
         writer = sink.begin(list(files))
         with Spiller(scratch) as spiller:
             receipts = _produce(groups, Encoder(codec, writer), spiller, resources, progress)
         return sink.commit(receipts)
-    except BaseException:
-        sink.abort()
+
+
+@contextmanager
+def aborting(sink: Sink) -> Iterator[None]:
+    """Abort a sink on any error; if that fails too, the first error gets a note of it."""
+    try:
+        yield
+    except BaseException as problem:
+        try:
+            sink.abort()
+        except Exception as another:
+            problem.add_note(f"what was begun could not be removed: {another}")
         raise
 
 

@@ -1,4 +1,4 @@
-"""Spilling: blocks on disk, in a folder that is removed whatever happens."""
+"""Spilling: blocks on disk, in a folder that is removed whatever happens, if by a later run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from dask.utils import format_bytes
 from numpy.typing import DTypeLike, NDArray
 
 from cellucid_lazy.errors import ExportError
-from cellucid_lazy.sinks.folder import remove_folder
+from cellucid_lazy.folders import Lock, make_folder, remove_folder, remove_leftovers, set_aside
+
+# How the names of scratch folders begin.
+_PREFIX = "cellucid-lazy-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,8 @@ def _write_array(file: FileIO, array: NDArray[Any]) -> None:
 class Spiller:
     """Puts blocks on disk, in a scratch folder that is removed when its context ends.
 
+    Entering the context removes what killed processes left.
+
     Parameters
     ----------
     parent
@@ -207,14 +212,18 @@ class Spiller:
     def __init__(self, parent: str | None = None) -> None:
         self._parent = parent
         self._folder: Path | None = None
+        self._lock: Lock | None = None
 
     def __enter__(self) -> Self:
+        remove_leftovers(Path(self._parent or _default_scratch()), _PREFIX)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._folder is not None:
-            remove_folder(self._folder)
-            self._folder = None
+        if self._folder is not None and self._lock is not None:
+            gone = set_aside(self._folder)
+            self._lock.release()  # on NFS an open file would keep the folder
+            remove_folder(gone)
+            self._folder = self._lock = None
 
     def reserve(self, n_bytes: int) -> None:
         """Make the scratch folder, if it is not there yet, and see that it has room.
@@ -229,8 +238,7 @@ class Spiller:
         ExportError
             When the folder cannot be used or has too little space.
         """
-        default = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
-        parent = _usable(self._parent or default)
+        parent = _usable(self._parent or _default_scratch())
         free = shutil.disk_usage(parent).free
         if free < n_bytes:
             raise ExportError(
@@ -238,7 +246,10 @@ class Spiller:
                 "free; give another folder as scratch=, or a larger memory_budget="
             )
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="cellucid-lazy-", dir=parent))
+            try:
+                self._folder, self._lock = make_folder(parent, _PREFIX)
+            except OSError as problem:
+                raise ExportError(f"{parent}: scratch cannot be made: {problem}") from problem
 
     @property
     def save(self) -> Save:
@@ -267,6 +278,16 @@ def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
         When it is not there, is no folder, or cannot be written.
     """
     return None if path is None else str(_usable(path))
+
+
+def scratch_prefix(path: str | None) -> str:
+    """Return what the path of a scratch folder begins with, in a checked folder or the default."""
+    return f"{path or _default_scratch()}/{_PREFIX}"
+
+
+def _default_scratch() -> str:
+    found = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    return str(Path(found).expanduser().absolute())
 
 
 def _usable(path: str | os.PathLike[str]) -> Path:

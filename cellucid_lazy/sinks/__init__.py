@@ -44,7 +44,9 @@ def sink_for(target: str | os.PathLike[str], overwrite: bool = False) -> Sink:
     ExportError
         When no sink has the scheme, or the target must not be replaced or cannot be written.
     """
-    text = os.fspath(target)
+    if not isinstance(target, (str, os.PathLike)):
+        raise ExportError(f"{target!r}: is no path; give the path of a folder, or a URL")
+    text = os.fsdecode(target)
     if text.startswith("file://"):
         text = url2pathname(urlsplit(text).path)
     url = _URL.match(text)

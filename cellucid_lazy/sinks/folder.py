@@ -1,21 +1,33 @@
-"""A folder that holds a whole export or an earlier one, never a mixture."""
+"""A folder that holds a whole export or an earlier one, never a mixture, and loses nothing else.
+
+Files are written to a staging folder beside the target, which then takes the target's place. A lock
+beside the target keeps other exports out; whoever holds it clears away what killed ones left.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-import time
+import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cellucid_lazy.errors import CollisionError, ExportError
+from cellucid_lazy.errors import CollisionError, ExportError, format_count
+from cellucid_lazy.folders import Lock, exchange, remove_folder, synchronize
 
 IDENTITY_FILE = "dataset_identity.json"
+
+# Files of an export; a codec may append its suffix. Nothing else is ever removed from a target.
+_OURS = re.compile(
+    r"dataset_identity\.json|.*_manifest\.json|.+\.(bin|f32|u8|u16|u32|u64)(\.\w+)?|\.DS_Store"
+)
+# The lock and the folders beside a target begin with so many bytes of its name; 255 fit a name.
+_STEM_BYTES = 180
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,6 @@ def _create(path: str) -> BinaryIO:
 class FolderSink:
     """Writes a folder that appears as a whole, in place of an earlier export if there is one.
 
-    Files are written to a staging folder beside the target, which is then renamed.
-
     Parameters
     ----------
     path
@@ -77,17 +87,41 @@ class FolderSink:
     Raises
     ------
     ExportError
-        When the target is a file, holds something else than an export, holds an export that must
-        not be replaced, or its parent cannot be written.
+        When the target is a file or a mount point, holds something else than an export, holds an
+        export that must not be replaced, or its name or parent cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-        self._target = _checked_target(path, overwrite)
+        self._target = _resolved(path)
+        self._overwrite = overwrite
+        self._check_target()
+        stem = _stem(self._target.name)
         suffix = uuid.uuid4().hex[:8]
         self._staging, self._earlier = (
-            self._target.with_name(f".{self._target.name[:100]}.{suffix}.{state}")
-            for state in ("partial", "earlier")
+            self._target.with_name(f"{stem}.{suffix}.{state}") for state in ("partial", "earlier")
         )
+        self._leftover = re.compile(
+            rf"{re.escape(stem)}\.[0-9a-f]{{8}}\.(partial|earlier)(\.gone)?"
+        )
+        self._lock = Lock(self._target.with_name(f"{stem}.cellucid-lazy.lock"))
+        self._names: tuple[str, ...] = ()
+        self._made: list[Path] = []
+
+    def prepare(self, inputs: Sequence[str] = ()) -> None:
+        """Lock the target, and clear away what killed exports left beside it.
+
+        Raises
+        ------
+        ExportError
+            When an input lies in the target or the target in it, another export has the target
+            locked, or the folder that it is in cannot be written.
+        """
+        for path in inputs:
+            self._check_apart(Path(path).resolve())
+        with self._naming_target("cannot be written"):
+            self._acquire()
+            self._clear_leftovers()
+            self._check_target()
 
     def begin(self, names: Sequence[str]) -> FolderWriter:
         """Make the staging folder, and the folders in it that files go into.
@@ -99,18 +133,12 @@ class FolderSink:
         ExportError
             When a file would leave the folder, or the folder cannot be made.
         """
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated:
-            raise CollisionError(f"{self._target}: two files would be {repeated[0]!r}")
-        for name in names:
-            if any(part in ("", ".", "..") for part in name.split("/")):
-                raise ExportError(f"{self._target}: the file {name!r} would leave the folder")
-        try:
-            self._staging.mkdir(parents=True)
+        self._check_names(names)
+        self._names = tuple(names)
+        with self._naming_target("cannot be written"):
+            self._staging.mkdir()
             for parent in {name.rpartition("/")[0] for name in names}:
                 (self._staging / parent).mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise ExportError(f"{self._target}: cannot be written: {problem}") from problem
         return FolderWriter(str(self._staging))
 
     def commit(self, receipts: Mapping[str, Any]) -> Path:
@@ -119,72 +147,229 @@ class FolderSink:
         Raises
         ------
         ExportError
-            When it cannot be put in place; what was there stays.
+            When a file is missing or has another size than was written, or the folder cannot be put
+            in place; what was there stays.
         """
-        del receipts
-        target, earlier = self._target, self._earlier
         try:
-            if target.exists():
-                target.rename(earlier)
-            try:
-                self._staging.rename(target)
-            except OSError:
-                if earlier.exists():
-                    earlier.rename(target)
-                raise
-        except OSError as problem:
-            self.abort()
-            raise ExportError(
-                f"{target}: the export cannot be put in place: {problem}"
-            ) from problem
-        remove_folder(earlier)
-        return target
+            with self._naming_target("the export cannot be put in place"):
+                self._check_files(receipts)
+                synchronize(self._staging)
+                self._check_target()
+                self._swap()
+        except BaseException:
+            with suppress(OSError):
+                self.abort()
+            raise
+        self._remove_own()
+        self._lock.release()
+        return self._target
 
     def abort(self) -> None:
-        """Remove the staging folder; what was at the target stays as it was."""
-        remove_folder(self._staging)
+        """Remove what was made; what was at the target stays as it was."""
+        try:
+            self._restore(self._earlier)
+            self._remove_own()
+        finally:
+            self._lock.release()
+            for folder in reversed(self._made):
+                with suppress(OSError):
+                    folder.rmdir()  # not if another export has begun to use it
+            self._made = []
 
+    def _remove_own(self) -> None:
+        """Remove the staging folder and what came out of the swap."""
+        for folder in (self._staging, self._earlier):
+            _remove_export(folder, self._names)
 
-def _checked_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Return a target's absolute path, links followed, if it may be written."""
-    if not os.fspath(path):
-        raise ExportError("the name of the target is empty: give the name of a folder")
-    target = Path(path).expanduser().resolve()
-    if target.exists() and not target.is_dir():
-        raise ExportError(f"{target}: is a file; give the name of a folder")
-    if target.is_dir() and any(target.iterdir()):
-        if not (target / IDENTITY_FILE).is_file():
+    @contextmanager
+    def _naming_target(self, what: str) -> Iterator[None]:
+        """Turn an error of the system into one that names the target."""
+        try:
+            yield
+        except ExportError:
+            raise
+        except OSError as problem:
+            raise ExportError(f"{self._target}: {what}: {problem}") from problem
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise CollisionError(f"{self._target}: two files would be {repeated[0]!r}")
+        for name in names:
+            if any(part in ("", ".", "..") for part in name.split("/")):
+                raise ExportError(f"{self._target}: the file {name!r} would leave the folder")
+
+    def _check_apart(self, path: Path) -> None:
+        """Refuse a target that holds an input, which the swap would remove, or lies in it."""
+        if path.is_relative_to(self._target):
+            raise ExportError(
+                f"{self._target}: {path}, which is read, lies in the target and would be removed "
+                "with the earlier export; move it, or give another folder"
+            )
+        if self._target.is_relative_to(path):
+            raise ExportError(
+                f"{self._target}: lies in {path}, which is read; give a folder outside of it"
+            )
+
+    def _check_target(self) -> None:
+        """Refuse a target that is no export, or one that must not be replaced."""
+        target = self._target
+        with self._naming_target("cannot be used"):
+            if target.exists() and not target.is_dir():
+                raise ExportError(f"{target}: is a file; give the name of a folder")
+            if os.path.ismount(target):
+                raise ExportError(
+                    f"{target}: is a mount point, which cannot be replaced as a whole; give a "
+                    f"folder in it, such as {target / 'export'}"
+                )
+            if target.is_dir() and any(target.iterdir()):
+                self._check_export(target)
+            parent = next(one for one in target.parents if one.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ExportError(f"{target}: {parent} cannot be written")
+
+    def _check_export(self, folder: Path) -> None:
+        """Refuse what is at the target, or was until the swap."""
+        target = self._target
+        if not (folder / IDENTITY_FILE).is_file():
             raise ExportError(
                 f"{target}: holds files but no {IDENTITY_FILE}, so it is no export and is left "
                 "alone; give another folder"
             )
-        if not overwrite:
+        if not self._overwrite:
             raise ExportError(
                 f"{target}: holds an earlier export; pass overwrite=True (--overwrite) to replace "
                 "it as a whole"
             )
-    parent = next(one for one in target.parents if one.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ExportError(f"{target}: {parent} cannot be written")
+        for path in _foreign(folder):
+            raise ExportError(
+                f"{target}: holds {path.relative_to(folder)}, which is no file of an export and "
+                "would be removed with it; move it, or give another folder"
+            )
+
+    def _acquire(self) -> None:
+        """Make missing parents and take the lock."""
+        for _ in range(10):
+            # Another export that failed may be removing the parents that it made.
+            with suppress(FileNotFoundError):
+                for folder in [one for one in self._target.parents if not one.exists()][::-1]:
+                    with suppress(FileExistsError):
+                        folder.mkdir()
+                        self._made.append(folder)
+                if self._lock.acquire():
+                    return
+                raise ExportError(
+                    f"{self._target}: in use: {self._lock.owner()} is exporting to it; wait until "
+                    "that is done, or give another folder"
+                )
+        raise ExportError(f"{self._target}: its parents are removed as soon as they are made")
+
+    def _clear_leftovers(self) -> None:
+        """Put back an export that a killed run had moved away, and remove what such runs left."""
+        if not self._lock.is_real:
+            return  # another export may be alive
+        for path in self._target.parent.iterdir():
+            if self._leftover.fullmatch(path.name):
+                if path.suffix == ".earlier":
+                    self._restore(path)
+                _remove_export(path)
+
+    def _restore(self, earlier: Path) -> None:
+        if earlier.exists() and not self._target.exists():
+            earlier.rename(self._target)
+
+    def _check_files(self, receipts: Mapping[str, Any]) -> None:
+        """See that all files are there, with as many bytes as were written."""
+        wrong = []
+        for name in self._names:
+            try:
+                size = (self._staging / name).stat().st_size
+            except FileNotFoundError:
+                size = -1
+            if size != receipts.get(name):
+                found = "is gone" if size < 0 else f"has {size:,} bytes"
+                wrong.append(f"{name} {found} ({receipts.get(name, 0):,} were written)")
+        if wrong:
+            raise ExportError(
+                f"{self._target}: {format_count(len(wrong), 'file')} of the export changed before "
+                f"it was complete: {wrong[0]}; nothing was put in place, export again"
+            )
+
+    def _swap(self) -> None:
+        """Put the staging folder in the target's place, and look again at what comes out."""
+        target, staging, earlier = self._target, self._staging, self._earlier
+        if not target.exists():
+            staging.rename(target)
+        elif exchange(staging, target):
+            try:
+                self._check_replaced(staging)
+            except BaseException:
+                exchange(staging, target)
+                raise
+        else:
+            target.rename(earlier)
+            try:
+                self._check_replaced(earlier)
+                staging.rename(target)
+            finally:
+                self._restore(earlier)
+
+    def _check_replaced(self, folder: Path) -> None:
+        if any(folder.iterdir()):
+            self._check_export(folder)
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    """Return a target's absolute path, links followed."""
+    if not os.fspath(path):
+        raise ExportError("the name of the target is empty: give the name of a folder")
+    try:
+        target = Path(path).expanduser().resolve()
+        target.exists()
+        too_long = len(os.fsencode(target.name)) > 255
+    except (OSError, RuntimeError, ValueError) as problem:
+        # A loop of links, an unknown user, a NUL.
+        text = os.fspath(path)
+        raise ExportError(f"{text!r}: cannot be the name of a folder: {problem}") from problem
+    if too_long:
+        raise ExportError(f"{target}: the name has more than 255 bytes; give a shorter one")
     return target
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder if it is there, even while tasks that are ending still write into it.
+def _stem(name: str) -> str:
+    """Return what the names beside a target begin with, cut by bytes where it would be too long."""
+    encoded = os.fsencode(name)
+    if len(encoded) > _STEM_BYTES:
+        digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+        name = f"{encoded[:_STEM_BYTES].decode(errors='ignore')}.{digest}"
+    return f".{name}"
 
-    Parameters
-    ----------
-    folder
-        Absolute path.
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """Find what no export has written in a folder: other files, links, empty folders."""
+
+    def refuse(problem: OSError) -> None:
+        raise problem
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        path = Path(parent)
+        if not folders and not names and path != folder:
+            yield path
+        yield from (path / name for name in folders if (path / name).is_symlink())
+        yield from (path / name for name in names if not _OURS.fullmatch(name))
+
+
+def _remove_export(folder: Path, names: Collection[str] = ()) -> None:
+    """Remove a folder that was staged or replaced, unless somebody else has put something in it.
+
+    `names` are files of it that may be called anything.
     """
-    # Under another name first, so that whoever opens a file in it from now on fails.
     with suppress(OSError):
-        folder = folder.rename(folder.with_name(f"{folder.name}.gone"))
-    for _ in range(20):
-        if not folder.exists():
-            return
-        with suppress(OSError):
-            shutil.rmtree(folder)
-            return
-        time.sleep(0.05)
-    shutil.rmtree(folder, ignore_errors=True)
+        foreign = [path.relative_to(folder) for path in _foreign(folder) if not _is_empty(path)]
+        if folder.exists() and {path.as_posix() for path in foreign} <= set(names):
+            remove_folder(folder)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a path is an empty folder: those of a staging folder may have no files yet."""
+    return path.is_dir() and not path.is_symlink()

@@ -23,6 +23,9 @@ class MemorySink:
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
 
+    def prepare(self, inputs: Sequence[str]) -> None:
+        """Do nothing: memory is ready."""
+
     def begin(self, names: Sequence[str]) -> MemoryWriter:
         """Take the names of the files."""
         self._names = tuple(names)

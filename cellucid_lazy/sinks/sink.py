@@ -19,14 +19,24 @@ class Writer(Protocol):
 class Sink(Protocol):
     """Where named files go; this half stays with the caller.
 
-    ``begin`` comes first. Then ``commit`` comes once all files are written, or ``abort``.
+    ``prepare`` comes first, then ``begin``. Then ``commit`` comes once all files are written.
+    Whatever fails, ``abort`` comes last; it may come first, and twice.
     """
 
+    def prepare(self, inputs: Sequence[str]) -> None:
+        """Check the target, and keep others from it, before any work.
+
+        `inputs` are absolute paths that the work reads: nothing there may be replaced.
+        """
+
     def begin(self, names: Sequence[str]) -> Writer:
-        """Check the names before any work, and make ready."""
+        """Check the names, and make ready for their files."""
 
     def commit(self, receipts: Mapping[str, Any]) -> Any:
-        """Finish, given each file's receipt; what this returns is the caller's result."""
+        """Finish, given the receipt of each name of ``begin``.
+
+        What this returns is the caller's result.
+        """
 
     def abort(self) -> None:
         """Leave nothing behind."""

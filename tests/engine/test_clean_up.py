@@ -89,6 +89,35 @@ def test_success_leaves_the_export_and_no_scratch(tmp_path, whole, strategy):
     assert list(found.values()) == [made_gene(int(name[4:])).tobytes() for name in names]
 
 
+def test_source_and_scratch_in_the_target_are_refused_before_any_work(tmp_path):
+    """Even where they are out of sight of the folder: they have names of an export's files."""
+    out = tmp_path / "out"
+    cl.to_directory(cl.outputs(in_memory(good())), out, progress=False)
+    source = tmp_path / "a.h5ad"
+    with writing():
+        in_memory(good()).write_h5ad(source)
+    source = source.rename(out / "source.bin")
+    before = files_of(out)
+    options = {"overwrite": True, "progress": False}
+    with (
+        raise_if_dask_computes(),
+        pytest.raises(cl.ExportError, match=r"source\.bin, which is read"),
+    ):
+        cl.to_directory(cl.outputs(source), out, **options)
+    scratch = out / "var"
+    with raise_if_dask_computes(), pytest.raises(cl.ExportError, match=r"var/.*, which is read"):
+        cl.to_directory(cl.outputs(in_memory(good())), out, scratch=scratch, **options)
+    store = tmp_path / "a.zarr"
+    with writing():
+        in_memory(good()).write_zarr(store)
+    with raise_if_dask_computes(), pytest.raises(cl.ExportError, match=r"lies in .*a\.zarr"):
+        cl.to_directory(cl.outputs(store), store / "export", **options)
+    assert files_of(out) == before
+    assert entries(tmp_path) == ["a.zarr", "out"]
+    # Beside each other in the folder of scratch is fine.
+    cl.to_directory(cl.outputs(source), tmp_path / "new", scratch=tmp_path, **options)
+
+
 class TaskError(Exception):
     pass
 

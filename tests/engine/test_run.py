@@ -82,6 +82,13 @@ def test_a_sink_is_aborted_when_it_fails_itself(call):
     assert sink.calls[-2:] == [call, "abort"]
 
 
+def test_cleaning_up_never_hides_what_caused_it():
+    sink = WatchedSink(refuse=("abort",))
+    with pytest.raises(ValueError, match="the cause") as raised:
+        make({ARRAYS: {"a": failing(ValueError("the cause"))}}, sink, codec_for(None))
+    assert raised.value.__notes__ == ["what was begun could not be removed: abort"]
+
+
 def test_nothing_to_make():
     assert make({}, MemorySink(), codec_for(6)) == {}
 

@@ -65,11 +65,13 @@ def put_all(writer, files=FILES):
 
 
 def test_files_arrive_as_they_were_put(case):
+    case.sink.prepare([])
     receipts = put_all(case.sink.begin(NAMES))
     assert case.files(case.sink.commit(receipts)) == EXPECTED
 
 
 def test_nothing_is_visible_before_commit(case):
+    case.sink.prepare([])
     writer = case.sink.begin(NAMES)
     assert case.visible() == {}
     put_all(writer)
@@ -77,6 +79,7 @@ def test_nothing_is_visible_before_commit(case):
 
 
 def test_abort_leaves_nothing(case, tmp_path):
+    case.sink.prepare([])
     put_all(case.sink.begin(NAMES))
     case.sink.abort()
     case.sink.abort()
