@@ -22,7 +22,7 @@ from cellucid_lazy.engine.producer import Producer
 from cellucid_lazy.engine.progress import is_shown
 from cellucid_lazy.engine.resources import detect_resources, use_client
 from cellucid_lazy.engine.run import aborting, run
-from cellucid_lazy.engine.spill import check_scratch, scratch_prefix
+from cellucid_lazy.engine.spill import check_scratch, remove_scratch_leftovers, scratch_prefix
 from cellucid_lazy.errors import CollisionError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
 from cellucid_lazy.names import Name, name_problems
@@ -246,6 +246,7 @@ def to_sink(
         with aborting(sink):
             # Scratch counts as an input: a target that holds it would remove it.
             sink.prepare([*_local_paths(catalogue), scratch_prefix(folder)])
+            remove_scratch_leftovers(folder)
             resources = detect_resources(memory_budget, retries)
             groups = _viewer_files(catalogue, codec)
         return run(

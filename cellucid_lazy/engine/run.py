@@ -160,7 +160,7 @@ def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple
     graph, keys = dict(stage.graph), list(stage.keys)
     client = current_client()
     # A task of a cluster has nobody to show it to.
-    shown = is_shown(progress) and not is_in_task()
+    shown = progress is not False and is_shown(progress) and not is_in_task()
     with explain_lost_cluster(stage.label), ExitStack() as stack:
         bar = stack.enter_context(task_bar(stage.label)) if shown else None
         if client is None:

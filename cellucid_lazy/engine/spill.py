@@ -200,8 +200,6 @@ def _write_array(file: FileIO, array: NDArray[Any]) -> None:
 class Spiller:
     """Puts blocks on disk, in a scratch folder that is removed when its context ends.
 
-    Entering the context removes what killed processes left.
-
     Parameters
     ----------
     parent
@@ -215,7 +213,6 @@ class Spiller:
         self._lock: Lock | None = None
 
     def __enter__(self) -> Self:
-        remove_leftovers(Path(self._parent or _default_scratch()), _PREFIX)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -278,6 +275,11 @@ def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
         When it is not there, is no folder, or cannot be written.
     """
     return None if path is None else str(_usable(path))
+
+
+def remove_scratch_leftovers(path: str | None) -> None:
+    """Remove scratch that killed processes left in a checked folder, or in the default."""
+    remove_leftovers(Path(path or _default_scratch()), _PREFIX)
 
 
 def scratch_prefix(path: str | None) -> str:
