@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -186,23 +185,30 @@ def kill_workers(folder: Path, count: int, seed: int = 0) -> str:
     with (
         # Random kills may meet the same task many times.
         dask.config.set({"distributed.scheduler.allowed-failures": 100}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        while n_killed < count:
-            exporting = Thread(target=export)
-            exporting.start()
-            while exporting.is_alive() and n_killed < count:
-                exporting.join(rng.uniform(0, 3))
-                workers = client.run(os.getpid, on_error="ignore")
-                if exporting.is_alive() and workers:
-                    os.kill(rng.choice(sorted(workers.values())), signal.SIGKILL)
+        start = [sys.executable, "-m", "dask", "worker", "--no-nanny", "--nthreads", "1"]
+        start += ["--no-dashboard", cluster.scheduler_address]
+        workers = [subprocess.Popen(start, stderr=subprocess.DEVNULL) for _ in range(2)]
+        try:
+            while n_killed < count:
+                client.wait_for_workers(2, timeout=60)
+                exporting = Thread(target=export)
+                exporting.start()
+                while exporting.is_alive() and n_killed < count:
+                    exporting.join(rng.uniform(0, 3))
+                    workers.pop(rng.randrange(2)).kill()
+                    workers.append(subprocess.Popen(start, stderr=subprocess.DEVNULL))
                     n_killed += 1
-            exporting.join(300)
-            assert not exporting.is_alive()
-            assert failures == []
-            assert content(folder / "out") == whole
-            n_exports += 1
+                exporting.join(300)
+                assert not exporting.is_alive()
+                assert failures == []
+                assert content(folder / "out") == whole
+                n_exports += 1
+        finally:
+            for worker in workers:
+                worker.kill()
     assert list(scratch.iterdir()) == []
     return f"{n_killed} workers were killed during {n_exports} exports: the same bytes"
 

@@ -248,7 +248,7 @@ def fetch_chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> tuple[int, by
     """
     try:
         found: tuple[int, bytes] = dataset.id.read_direct_chunk(corner)
-    except (RuntimeError, MemoryError):  # the second where the dataset has no chunk at all
+    except (OSError, RuntimeError, MemoryError):  # any of them, where there is no chunk at all
         return None
     return found
 

@@ -26,6 +26,8 @@ IDENTITY_FILE = "dataset_identity.json"
 _OURS = re.compile(
     r"dataset_identity\.json|.*_manifest\.json|.+\.(bin|f32|u8|u16|u32|u64)(\.\w+)?|\.DS_Store"
 )
+# Folders beside a target: what is staged, what is written a second time, and what was replaced.
+_STATES = ("partial", "again", "earlier")
 # The lock and the folders beside a target begin with so many bytes of its name; 255 fit a name.
 _STEM_BYTES = 180
 
@@ -38,9 +40,12 @@ class FolderWriter:
     ----------
     folder
         Absolute path.
+    again
+        Folder beside it, where files that are written a second time begin.
     """
 
     folder: str
+    again: str
 
     def put(self, name: str, parts: Iterable[Any]) -> int:
         """Write a file; returns its size.
@@ -50,28 +55,36 @@ class FolderWriter:
         ExportError
             When it cannot be written.
         """
-        path, size = f"{self.folder}/{name}", 0
+        path = f"{self.folder}/{name}"
         try:
-            with _create(path) as file:
-                for part in parts:
-                    size += file.write(part)
+            try:
+                with open(path, "xb") as file:
+                    return _write(file, parts)
+            except FileExistsError:
+                return self._replace(path, parts)
         except OSError as problem:
             raise ExportError(f"{path}: cannot be written: {problem}") from problem
-        return size
 
+    def _replace(self, path: str, parts: Iterable[Any]) -> int:
+        """Write a file that an earlier run of the same task has begun or made.
 
-def _create(path: str) -> BinaryIO:
-    """Open a new file, replacing one that an earlier run of the same task left."""
-    try:
-        return open(path, "xb")
-    except FileExistsError:
+        It is replaced when the new one is whole: a task that a cluster runs again may outlive the
+        call, and must not be caught half-way when the folder is put in place.
+        """
         folder, name = os.path.split(path)
         # Where the file system ignores case, this may be another file, which stays.
         if name not in os.listdir(folder):  # noqa: PTH208
-            raise
-        # Removed, not emptied: a worker that still has it open writes to a file of its own.
-        Path(path).unlink()
-        return open(path, "xb")
+            raise FileExistsError(f"{name} differs from another file in case only")
+        Path(self.again).mkdir(exist_ok=True)
+        new = Path(self.again, f"{uuid.uuid4().hex}.bin")
+        with new.open("xb") as file:
+            size = _write(file, parts)
+        new.replace(path)
+        return size
+
+
+def _write(file: BinaryIO, parts: Iterable[Any]) -> int:
+    return sum(file.write(part) for part in parts)
 
 
 class FolderSink:
@@ -97,12 +110,11 @@ class FolderSink:
         self._check_target()
         stem = _stem(self._target.name)
         suffix = uuid.uuid4().hex[:8]
-        self._staging, self._earlier = (
-            self._target.with_name(f"{stem}.{suffix}.{state}") for state in ("partial", "earlier")
+        self._staging, self._again, self._earlier = (
+            self._target.with_name(f"{stem}.{suffix}.{state}") for state in _STATES
         )
-        self._leftover = re.compile(
-            rf"{re.escape(stem)}\.[0-9a-f]{{8}}\.(partial|earlier)(\.gone)?"
-        )
+        states = "|".join(_STATES)
+        self._leftover = re.compile(rf"{re.escape(stem)}\.[0-9a-f]{{8}}\.({states})(\.gone)?")
         self._lock = Lock(self._target.with_name(f"{stem}.cellucid-lazy.lock"))
         self._names: tuple[str, ...] = ()
         self._made: list[Path] = []
@@ -139,7 +151,7 @@ class FolderSink:
             self._staging.mkdir()
             for parent in {name.rpartition("/")[0] for name in names}:
                 (self._staging / parent).mkdir(parents=True, exist_ok=True)
-        return FolderWriter(str(self._staging))
+        return FolderWriter(str(self._staging), str(self._again))
 
     def commit(self, receipts: Mapping[str, Any]) -> Path:
         """Put the folder in place; returns its path.
@@ -177,8 +189,8 @@ class FolderSink:
             self._made = []
 
     def _remove_own(self) -> None:
-        """Remove the staging folder and what came out of the swap."""
-        for folder in (self._staging, self._earlier):
+        """Remove what was staged and what came out of the swap."""
+        for folder in (self._staging, self._again, self._earlier):
             _remove_export(folder, self._names)
 
     @contextmanager
@@ -325,6 +337,8 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
         raise ExportError("the name of the target is empty: give the name of a folder")
     try:
         target = Path(path).expanduser().resolve()
+        if target.is_symlink():
+            raise RuntimeError("a loop of links")  # from Python 3.13 on it is not followed
         target.exists()
         too_long = len(os.fsencode(target.name)) > 255
     except (OSError, RuntimeError, ValueError) as problem:

@@ -415,6 +415,32 @@ def test_a_lost_worker_that_writes_on_does_not_reach_the_new_file(tmp_path):
     assert files_of(tmp_path / "out") == {"a": b"new"}
 
 
+def test_a_file_that_is_written_again_is_whole_at_every_moment(tmp_path):
+    """A cluster may run a task again that has written its file, and outlive the call."""
+    sink = FolderSink(tmp_path / "out")
+    sink.prepare()
+    writer = sink.begin(["a.bin"])
+    receipts = {"a.bin": writer.put("a.bin", [b"whole"])}
+
+    def lost():
+        yield b"wh"
+        assert (tmp_path / writer.folder / "a.bin").read_bytes() == b"whole"
+        raise KeyError("the worker dies")
+
+    with pytest.raises(KeyError):
+        writer.put("a.bin", lost())
+
+    def late():
+        yield b"wh"
+        sink.commit(receipts)
+        yield b"ole"
+
+    with pytest.raises(ExportError, match="cannot be written"):
+        writer.put("a.bin", late())
+    assert files_of(tmp_path / "out") == {"a.bin": b"whole"}
+    assert entries(tmp_path) == ["out"]
+
+
 def test_a_name_that_differs_in_case_only_keeps_its_file(tmp_path, monkeypatch):
     """On a file system that ignores case, it is the file of another name."""
     writer = FolderSink(tmp_path / "out").begin(["Actb", "ACTB"])
