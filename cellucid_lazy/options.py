@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ class Options:
     centroid_min_points
         Smallest category that gets a centroid and outlier quantiles; at least 1, else 10 with a
         warning.
+    embeddings
+        For each dimension (1, 2, 3) the obsm key of its embedding, such as ``{2: "X_tsne"}``; with
+        the columns to take where it has others: ``{3: "X_pca[:3]"}``. Default: UMAP.
     obs_keys
         obs columns to offer. Default: all.
     genes
@@ -73,6 +76,7 @@ class Options:
     normalize_embeddings: bool = True
     centroid_outlier_quantile: float = DEFAULT_QUANTILE
     centroid_min_points: int = DEFAULT_MIN_POINTS
+    embeddings: Mapping[int | str, str] | tuple[tuple[str, str], ...] | None = None
     obs_keys: tuple[str, ...] | None = None
     genes: tuple[str, ...] | None = None
     var_quantization: Literal[8, 16] | None = None
@@ -85,6 +89,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("obs_keys", "genes"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
+        object.__setattr__(self, "embeddings", _embeddings(self.embeddings))
         for name, allowed in _CHOICES.items():
             _choice(name, getattr(self, name), allowed)
         object.__setattr__(self, "compression", compression_setting(self.compression))
@@ -93,6 +98,11 @@ class Options:
             if spec.name == "gene_id_column" or (spec.type == "str | None" and value is not None):
                 _text(spec.name, value)
         self._mend_centroids()
+
+    @property
+    def chosen_embeddings(self) -> tuple[tuple[str, str], ...] | None:
+        """Dimensions, such as ``"2d"``, and what was chosen for them; None for UMAP."""
+        return _embeddings(self.embeddings)
 
     def _mend_centroids(self) -> None:
         quantile = _number("centroid_outlier_quantile", self.centroid_outlier_quantile)
@@ -112,6 +122,38 @@ class Options:
             min_points = DEFAULT_MIN_POINTS
         object.__setattr__(self, "centroid_outlier_quantile", float(quantile))
         object.__setattr__(self, "centroid_min_points", int(min_points))
+
+
+_COLUMNS = re.compile(r"(.+)\[(\d*):(\d*)\]")
+
+
+def parse_embedding(text: str) -> tuple[str, slice | None]:
+    """Split an obsm key from the columns that are taken of it, such as ``"X_pca[:3]"``."""
+    found = _COLUMNS.fullmatch(text)
+    if found is None:
+        return text, None
+    start, stop = (int(one) if one else None for one in found.groups()[1:])
+    return found[1], slice(start, stop)
+
+
+def _embeddings(given: object) -> tuple[tuple[str, str], ...] | None:
+    """Return dimensions, such as ``"2d"``, and obsm keys; takes 2, "2" and "2d"."""
+    if given is None:
+        return None
+    try:
+        pairs = dict(given)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        pairs = {}
+    if not pairs:
+        raise OptionError(f"embeddings={given!r}: give obsm keys by dimension: {{2: 'X_tsne'}}")
+    found: dict[str, str] = {}
+    for dimension, key in pairs.items():
+        name = f"{str(dimension).removesuffix('d')}d"
+        if name not in ("1d", "2d", "3d"):
+            raise OptionError(f"embeddings: dimension {dimension!r} is none of 1, 2 and 3")
+        _text(f"embeddings[{dimension!r}]", key)
+        found[name] = key
+    return tuple(sorted(found.items()))
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {

@@ -99,6 +99,12 @@ OFFER = (
     Flag("--obs-keys", "obs_keys", "obs columns to offer (default: all)", _NAMES),
     Flag("--genes", "genes", "genes to offer (default: all)", _NAMES),
     Flag("--gene-id-column", "gene_id_column", "column of var with gene names", _text("KEY")),
+    Flag(
+        "--embedding",
+        "embeddings",
+        "obsm key of a dimension, such as 2=X_tsne or 3=X_pca[:3]; may be repeated",
+        {"action": _Pair, "metavar": "DIMENSION=KEY"},
+    ),
     Flag("--latent-key", "latent_key", "obsm key for outlier quantiles", _text("KEY")),
 )
 

@@ -20,7 +20,8 @@ from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.graph import map_indexed
 from cellucid_lazy.kinds import points
 from cellucid_lazy.kinds.categories import category, read_labels
-from cellucid_lazy.kinds.dataset import DIMENSIONS, Dataset
+from cellucid_lazy.kinds.dataset import Dataset
+from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.kinds.kind import Row, constant_manifest, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
 from cellucid_lazy.options import Options
@@ -76,7 +77,7 @@ def build(dataset: Dataset, name: Name) -> Output:
         path = _path(name, file_extension(codes.dtype))
         statistics = {
             f"centroids/{dimension}": partial(_centroids, dataset, name.key, dimension)
-            for dimension in dataset.embeddings
+            for dimension in dataset.shown.embeddings
         }
         array = partial(_codes, dataset, name.key)
         return Output(str(name), prefix, path, shape, codes.dtype, array, statistics, labels)
@@ -209,7 +210,7 @@ def _manifest(dataset: Dataset) -> Manifest:
         "compression": None if live else options.compression,
         "_obsSchemas": _schemas(dataset, live or bool(continuous), live or bool(categories)),
     }
-    dimensions = points.required(dataset)
+    dimensions = points.dimensions(dataset)
     quantized = options.obs_continuous_quantization is not None
     ranged = [Name(prefix, key, "values") for key in continuous if live or quantized]
     ranged += [Name(prefix, key, "outliers") for key in categories if quantized]

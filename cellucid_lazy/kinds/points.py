@@ -10,7 +10,9 @@ import dask.array as da
 import numpy as np
 
 from cellucid_lazy.engine.output import Manifest, Output
-from cellucid_lazy.kinds.dataset import DIMENSIONS, Dataset
+from cellucid_lazy.errors import DataError
+from cellucid_lazy.kinds.dataset import Dataset
+from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
 from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
 from cellucid_lazy.names import Name
 from cellucid_lazy.transforms.embeddings import (
@@ -29,12 +31,23 @@ _PADDED = "padded"
 
 def keys(dataset: Dataset) -> Sequence[str]:
     """List the chosen dimensions."""
-    return dataset.chosen(prefix, dataset.embeddings)
+    return dataset.chosen(prefix, dataset.shown.embeddings)
 
 
 def required(dataset: Dataset) -> Sequence[str]:
-    """List the chosen dimensions, or all if none is chosen: a viewer needs an embedding."""
-    return keys(dataset) or tuple(dataset.embeddings)
+    """List the dimensions of a viewer's folder; DataError when there is no embedding."""
+    found = dimensions(dataset)
+    if not found:
+        source = dataset.source
+        raise DataError(
+            f"{source.name}: a viewer's folder needs an embedding: {way_to_choose(source)}"
+        )
+    return found
+
+
+def dimensions(dataset: Dataset) -> Sequence[str]:
+    """List the chosen dimensions, or all if none is chosen: manifests tell of them."""
+    return keys(dataset) or tuple(dataset.shown.embeddings)
 
 
 def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
@@ -71,8 +84,8 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
-    """Add the embeddings to the identity."""
-    return {"identity": partial(_identity, dataset)}
+    """Add the embeddings to the identity, if there are any."""
+    return {} if not dataset.shown.embeddings else {"identity": partial(_identity, dataset)}
 
 
 def points(dataset: Dataset, dimension: str) -> da.Array:
@@ -84,7 +97,7 @@ def scale(dataset: Dataset, dimension: str) -> da.Array | None:
     """Make the lazy factor that the embedding is scaled by, float64 (); None for 1."""
     if not dataset.options.normalize_embeddings:
         return None
-    first, _ = dataset.two_passes(dataset.embeddings[dimension])
+    first, _ = dataset.embedding(dimension)
     return scale_factor(finite_bounds(first))
 
 
@@ -93,7 +106,7 @@ def _path(dimension: str) -> str:
 
 
 def _points(dataset: Dataset, dimension: str) -> da.Array:
-    first, again = dataset.two_passes(dataset.embeddings[dimension])
+    first, again = dataset.embedding(dimension)
     if not dataset.options.normalize_embeddings:
         return cast_embedding(first)
     return normalize_embedding(again, bounds=finite_bounds(first))
@@ -104,13 +117,13 @@ def _padded(dataset: Dataset, dimension: str) -> da.Array:
 
 
 def _identity(dataset: Dataset) -> Manifest:
-    dimensions = required(dataset)
-    numbers = [DIMENSIONS[dimension] for dimension in dimensions]
+    shown = dimensions(dataset)
+    numbers = [DIMENSIONS[dimension] for dimension in shown]
     embeddings: dict[str, Any] = {
         "available_dimensions": numbers,
         "default_dimension": max(numbers),
-        "files": {dimension: _path(dimension) + dataset.suffix for dimension in dimensions},
+        "files": {dimension: _path(dimension) + dataset.suffix for dimension in shown},
     }
-    if dataset.options.manifest_shape == "live" and dataset.umap_resolution is not None:
-        embeddings["umap_resolution"] = dict(dataset.umap_resolution)
+    if dataset.options.manifest_shape == "live" and dataset.shown.umap_resolution is not None:
+        embeddings["umap_resolution"] = dict(dataset.shown.umap_resolution)
     return constant_manifest({"embeddings": embeddings})

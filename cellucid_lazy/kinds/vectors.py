@@ -11,7 +11,8 @@ import numpy as np
 
 from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.kinds import points
-from cellucid_lazy.kinds.dataset import DIMENSIONS, Dataset
+from cellucid_lazy.kinds.dataset import Dataset
+from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
 from cellucid_lazy.names import Name, safe_name
 from cellucid_lazy.transforms.embeddings import scale_vectors
@@ -22,13 +23,13 @@ producer = Dataset.array_producer
 
 def keys(dataset: Dataset) -> Sequence[str]:
     """List the chosen fields, each with a dimension."""
-    fields = dataset.vector_fields.items()
+    fields = dataset.shown.vector_fields.items()
     return dataset.chosen(prefix, (f"{field}/{one}" for field, found in fields for one in found))
 
 
 def required(dataset: Dataset) -> Sequence[str]:
     """List the chosen fields of dimensions that have points."""
-    dimensions = points.required(dataset)
+    dimensions = points.dimensions(dataset)
     return [key for key in keys(dataset) if _split(key)[1] in dimensions]
 
 
@@ -72,7 +73,7 @@ def _path(field: str, dimension: str) -> str:
 
 
 def _vectors(dataset: Dataset, field: str, dimension: str) -> da.Array:
-    obsm = dataset.source.obsm[dataset.vector_fields[field][dimension]]
+    obsm = dataset.source.obsm[dataset.shown.vector_fields[field][dimension]]
     return scale_vectors(obsm.array(dataset.sizes), scale=points.scale(dataset, dimension))
 
 
@@ -81,25 +82,27 @@ def _identity(dataset: Dataset) -> Manifest:
     for field, dimension in map(_split, keys(dataset)):
         dimensions.setdefault(field, []).append(dimension)
     fields = {field: _entry(dataset, field, found) for field, found in dimensions.items()}
-    default = "velocity_umap" if "velocity_umap" in fields else min(fields)
+    velocities = [f"velocity_{one.basis}" for one in dataset.shown.embeddings.values()]
+    default = next((name for name in velocities if name in fields), min(fields))
     return constant_manifest({"vector_fields": {"default_field": default, "fields": fields}})
 
 
 def _entry(dataset: Dataset, field: str, dimensions: Sequence[str]) -> dict[str, Any]:
     numbers = [DIMENSIONS[dimension] for dimension in dimensions]
+    basis = dataset.shown.embeddings[dimensions[0]].basis
     entry: dict[str, Any] = {
-        "label": _label(field),
-        "basis": "umap",
+        "label": _label(field, basis),
+        "basis": basis,
         "available_dimensions": numbers,
         "default_dimension": max(numbers),
         "files": {one: _path(field, one) + dataset.suffix for one in dimensions},
     }
     if dataset.options.manifest_shape == "live":
-        entry["obsm_keys"] = {one: dataset.vector_fields[field][one] for one in dimensions}
+        entry["obsm_keys"] = {one: dataset.shown.vector_fields[field][one] for one in dimensions}
     return entry
 
 
-def _label(name: str) -> str:
+def _label(name: str, basis: str) -> str:
     """Name a vector field for people: ``velocity_umap`` becomes ``Velocity (UMAP)``."""
-    base = name.removesuffix("_umap").replace("_", " ").strip()
-    return f"{base[:1].upper() + base[1:] if base else name} (UMAP)"
+    base = name.removesuffix(f"_{basis}").replace("_", " ").strip()
+    return f"{base[:1].upper() + base[1:] if base else name} ({basis.upper()})"
