@@ -7,16 +7,15 @@ nothing per column or per gene. Everything here pickles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
-from scipy import sparse
 
 from cellucid_lazy.errors import format_count
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
@@ -246,44 +245,6 @@ class DaskMatrix:
         return self.array[slice(*block.cells), slice(*block.genes)].compute()
 
 
-@dataclass(frozen=True)
-class ZeroMatrix:
-    """A matrix without stored values: what the genes of a dataset without expression are.
-
-    Attributes
-    ----------
-    shape
-        Number of cells and of genes.
-    """
-
-    shape: tuple[int, int]
-    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
-    layout: ClassVar[Layout] = "csr"
-    n_stored: ClassVar[int] = 0
-    genes_per_chunk: ClassVar[int | None] = None
-
-    @property
-    def token(self) -> str:
-        """Name of the content."""
-        return f"zeros-{self.shape[0]}x{self.shape[1]}"
-
-    def whole_blocks(self, values: int) -> list[Block]:
-        """Return the one block there is."""
-        del values
-        return [Block((0, self.shape[0]), (0, self.shape[1]))]
-
-    def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
-        """Return the one block there is."""
-        del genes
-        return self.whole_blocks(values)
-
-    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> Any:
-        """Return an empty CSR matrix."""
-        del genes
-        shape = (block.cells[1] - block.cells[0], block.genes[1] - block.genes[0])
-        return sparse.csr_matrix(shape, dtype=self.dtype)
-
-
 def _spans(chunks: Sequence[int]) -> list[tuple[int, int]]:
     return list(pairwise(accumulate(chunks, initial=0)))
 
@@ -371,6 +332,11 @@ class Source:
         ``read_gene_ids("index")``, or with a column of var: the n_genes identifiers.
     left_out
         One sentence for each thing that could not be used.
+    matrices
+        Shape of each stored matrix that could serve as expression: ``"X"``, ``"layers/<key>"``,
+        ``"raw/X"``.
+    read_raw_gene_ids
+        As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
     """
 
     name: str
@@ -386,6 +352,8 @@ class Source:
     var_keys: tuple[str, ...]
     read_gene_ids: Callable[[str], list[str]]
     left_out: tuple[str, ...] = ()
+    matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    read_raw_gene_ids: Callable[[str], list[str]] | None = None
 
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"

@@ -346,6 +346,7 @@ def test_11_a_cell_that_is_not_finite_in_latent_space_takes_no_part(tmp_path):
 # 12. The fallback for the latent space may pick a vector field.
 
 
+@pytest.mark.filterwarnings("ignore::cellucid_lazy.LeftOutWarning")
 def test_12_a_vector_field_is_never_the_latent_space(tmp_path):
     adata = data.atlas(60, 4)
     adata.obsm = {

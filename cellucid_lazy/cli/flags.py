@@ -87,6 +87,11 @@ OPENING = (
     Flag("--layer", "layer", "layer that serves as expression (default: X)", _text("KEY")),
     Flag("--use-raw", "use_raw", "take raw.X as expression", _SWITCH),
     Flag(
+        "--neighbors-key", "neighbors_key", "neighbour graph, as scanpy's key_added", _text("KEY")
+    ),
+    Flag("--modality", "modality", "modality of a MuData file", _text("NAME")),
+    Flag("--table", "table", "table of a SpatialData store", _text("NAME")),
+    Flag(
         "--storage-option",
         "storage_options",
         "of a URL, such as anon=true or endpoint_url=https://...; may be repeated",

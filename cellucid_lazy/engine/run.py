@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import dask.threaded
@@ -73,7 +73,9 @@ def run(
         writer = sink.begin(list(files))
         with Spiller(scratch) as spiller:
             receipts = _produce(groups, Encoder(codec, writer), spiller, resources, progress)
-        return sink.commit(receipts)
+        # How long the disk takes is not known.
+        with task_bar("putting it in place") if _is_bar_shown(progress) else nullcontext():
+            return sink.commit(receipts)
 
 
 @contextmanager
@@ -158,9 +160,7 @@ def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple
     if not stage.keys:
         return ()
     graph, keys = dict(stage.graph), list(stage.keys)
-    client = current_client()
-    # A task of a cluster has nobody to show it to.
-    shown = progress is not False and is_shown(progress) and not is_in_task()
+    client, shown = current_client(), _is_bar_shown(progress)
     with explain_lost_cluster(stage.label), ExitStack() as stack:
         bar = stack.enter_context(task_bar(stage.label)) if shown else None
         if client is None:
@@ -175,6 +175,11 @@ def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple
             return tuple(client.get(graph, keys, retries=resources.retries))
         futures = client.get(graph, keys, retries=resources.retries, sync=False)
         return tuple(gather_with_bar(client, futures, bar))
+
+
+def _is_bar_shown(progress: bool | None) -> bool:
+    # A task of a cluster has nobody to show it to.
+    return progress is not False and is_shown(progress) and not is_in_task()
 
 
 def _write_manifest(

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.engine.arrays import ARRAYS, ArrayProducer
-from cellucid_lazy.errors import FieldError, format_count, missing_key
+from cellucid_lazy.errors import DataError, FieldError, format_count, missing_key
 from cellucid_lazy.graph import spillable
 from cellucid_lazy.kinds.embeddings import Shown, check_rows, choose_shown, is_umap_field, warn
 from cellucid_lazy.names import Name
 from cellucid_lazy.options import Options
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
-from cellucid_lazy.source import ExpressionMatrix, ObsColumn, Source, ZeroMatrix
+from cellucid_lazy.source import ExpressionMatrix, ObsColumn, Source
 from cellucid_lazy.transforms.uniques import Uniques
 
 # Outside a call, larger obsm arrays are read anew for a second pass.
@@ -144,7 +144,7 @@ class Dataset:
         if column not in ("index", *source.var_keys):
             raise missing_key("var column", column, source.var_keys, where=source.name)
         if source.expression is None and source.n_genes:
-            warn(source, "there is no expression matrix; genes are zeros everywhere")
+            warn(source, f"there is no X, so genes are not offered; {_other_matrices(source)}")
         return dataset
 
     def choose(self, prefix: str, keys: Iterable[str]) -> Dataset:
@@ -208,9 +208,11 @@ class Dataset:
 
     @cached_property
     def expression(self) -> ExpressionMatrix:
-        """The expression matrix; zeros where the source has none."""
-        shape = (self.source.n_cells, self.source.n_genes)
-        return self.source.expression or ExpressionMatrix(ZeroMatrix(shape))
+        """The expression matrix. Raises DataError where the source has none."""
+        if self.source.expression is None:
+            source = self.source
+            raise DataError(f"{source.name}: there is no X; {_other_matrices(source)}")
+        return self.source.expression
 
     @property
     def gene_positions(self) -> Mapping[str, int]:
@@ -230,6 +232,14 @@ class Dataset:
             return "AnnData Dataset"
         path = PurePath(self.source.path)
         return path.stem if self.source.storage == "h5ad" else path.name
+
+
+def _other_matrices(source: Source) -> str:
+    """Say which matrices there are beside X, and what to type."""
+    layers = [key.removeprefix("layers/") for key in source.matrices if key.startswith("layers/")]
+    ways = [f"layer={layer!r} (--layer {layer})" for layer in layers]
+    ways += ["use_raw=True (--use-raw)"] if "raw/X" in source.matrices else []
+    return f"open with {' or '.join(ways)}" if ways else "no other matrix is stored"
 
 
 def _gene_positions(source: Source, column: str) -> dict[str, int]:

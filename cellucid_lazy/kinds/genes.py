@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from cellucid_lazy.engine.matrix import gene_array, gene_ranges_array
 from cellucid_lazy.engine.output import Build, Manifest, Output
 from cellucid_lazy.engine.producer import Producer
 from cellucid_lazy.engine.transpose import GeneProducer
-from cellucid_lazy.errors import missing_key
+from cellucid_lazy.errors import CellucidLazyError, MissingKeyError, missing_key
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.kind import Row, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
@@ -26,16 +27,33 @@ _RANGES = "var ranges"
 
 
 def keys(dataset: Dataset) -> Sequence[str]:
-    """List the chosen genes; their names are read. Raises MissingKeyError for one not there."""
-    positions = dataset.gene_positions
+    """List the chosen genes; their names are read.
+
+    Raises MissingKeyError for one that is not there. Without expression there are none.
+    """
     genes = dataset.options.genes
+    if dataset.source.expression is None:
+        if genes:
+            _ = dataset.expression  # raises
+        return ()
+    positions = dataset.gene_positions
     for gene in genes or ():
         if gene not in positions:
-            raise missing_key("gene", gene, positions, where=dataset.source.name)
+            problem = missing_key("gene", gene, positions, where=dataset.source.name)
+            raise MissingKeyError(f"{problem}{_hint(dataset, gene)}")
     return dataset.chosen(prefix, positions if genes is None else genes)
 
 
 required = keys
+
+
+def _hint(dataset: Dataset, gene: str) -> str:
+    """Say where a gene is that is not among those of the expression matrix."""
+    read = dataset.source.read_raw_gene_ids
+    with suppress(CellucidLazyError):  # raw may have other columns
+        if read is not None and gene in read(dataset.options.gene_id_column):
+            return "; raw has it: open with use_raw=True (--use-raw)"
+    return ""
 
 
 def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
@@ -83,7 +101,7 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     """Describe the genes, if any are chosen; their names are not read for that."""
     chosen = dataset.choice.get(prefix, dataset.options.genes)  # None for all
-    none = not dataset.source.n_genes or chosen == ()
+    none = not dataset.source.n_genes or dataset.source.expression is None or chosen == ()
     return {} if none else {prefix: partial(_manifest, dataset)}
 
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from cellucid_lazy.errors import DataError, LeftOutWarning, MissingFileError, OptionError
+from cellucid_lazy.errors import (
+    DataError,
+    LeftOutWarning,
+    MissingFileError,
+    OptionError,
+    missing_key,
+)
 from cellucid_lazy.readers.dataset import describe
 from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.storage import Storage, Tree
@@ -31,6 +37,9 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
     *,
     layer: str | None = None,
     use_raw: bool = False,
+    neighbors_key: str | None = None,
+    modality: str | None = None,
+    table: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open a dataset lazily: metadata is read, no array.
@@ -46,6 +55,13 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
         Layer that serves as expression. Default: X.
     use_raw
         Whether raw.X serves as expression.
+    neighbors_key
+        Which neighbour graph is shown: what scanpy's ``key_added`` was, or a key of obsp. Default:
+        ``obsp/connectivities``, or what uns/neighbors says.
+    modality
+        The modality of a MuData file or store (``.h5mu``).
+    table
+        The table of a SpatialData store.
     storage_options
         Options of the URL's file system, as fsspec takes them; for S3 such as
         ``{"anon": True}`` or ``{"endpoint_url": ..., "key": ..., "secret": ...}``. What is not
@@ -76,10 +92,13 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
     path = _path_of(data)
     if storage_options and (path is None or "://" not in path):
         raise OptionError("storage_options are for URLs, such as s3://bucket/atlas.zarr")
+    choice = {"layer": layer, "use_raw": use_raw, "neighbors_key": neighbors_key}
     if path is None:
-        source = _open_object(data, layer=layer, use_raw=use_raw)
+        if modality or table:
+            raise OptionError("modality= and table= are for files and stores that hold several")
+        source = _open_object(data, choice)
     else:
-        source = _open_path(path, storage_options, layer=layer, use_raw=use_raw)
+        source = _open_path(path, storage_options, (modality, table), choice)
     for sentence in source.left_out:
         warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
     return source
@@ -98,19 +117,23 @@ def _path_of(data: Any) -> str | None:
 
 
 def _open_path(
-    path: str, storage_options: Mapping[str, Any] | None, *, layer: str | None, use_raw: bool
+    path: str,
+    storage_options: Mapping[str, Any] | None,
+    part: tuple[str | None, str | None],
+    choice: Mapping[str, Any],
 ) -> Source:
     if "://" not in path and not Path(path).exists():
         raise MissingFileError(f"{path}: no such file or folder")
     for storage in STORAGES:
         if storage.sniff(path):
             with storage.open(path, storage_options) as tree:
+                tree = _enter(tree, *part)
                 if not _has_old_layout(tree):
-                    return describe(tree, storage.name, layer=layer, use_raw=use_raw)
+                    return describe(tree, storage.name, **choice)
             # Deferred: anndata takes long to import, and other files do without.
             from cellucid_lazy.readers.objects import open_old_layout
 
-            return open_old_layout(path, layer=layer, use_raw=use_raw)
+            return open_old_layout(path, **choice)
     if (Path(path) / "dataset_identity.json").is_file():
         raise DataError(
             f"{path}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
@@ -121,20 +144,45 @@ def _open_path(
     )
 
 
+# Groups that hold several AnnData: what the store is, and the argument that names one.
+_SEVERAL = {"mod": ("MuData", "modality"), "tables": ("SpatialData", "table")}
+
+
+def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
+    """Go to the AnnData that is asked for, in a store that holds several."""
+    chosen = {"modality": modality, "table": table}
+    for group, (kind, argument) in _SEVERAL.items():
+        name = chosen.pop(argument)
+        if group not in tree.root:
+            if name is not None:
+                raise DataError(f"{tree.path}: is no {kind}, so there is no {argument} to choose")
+            continue
+        held = sorted(tree.root[group])
+        if name is None:
+            raise DataError(
+                f"{tree.path}: is a {kind} of {', '.join(held) or 'nothing'}; open one with "
+                f"{argument}={next(iter(held), '')!r} (--{argument})"
+            )
+        if name not in held:
+            raise missing_key(argument, name, held, where=tree.path)
+        return tree._replace(root=tree.root[group][name])
+    return tree
+
+
 def _has_old_layout(tree: Tree) -> bool:
     """Tell whether obs is one array of records, as before AnnData 0.7."""
     dtype = getattr(tree.root.get("obs"), "dtype", None)
     return getattr(dtype, "names", None) is not None
 
 
-def _open_object(data: Any, *, layer: str | None, use_raw: bool) -> Source:
+def _open_object(data: Any, choice: Mapping[str, Any]) -> Source:
     # Deferred: anndata takes long to import, and files do without.
     from anndata import AnnData
 
     from cellucid_lazy.readers.objects import open_anndata
 
     if isinstance(data, AnnData):
-        return open_anndata(data, layer=layer, use_raw=use_raw)
+        return open_anndata(data, **choice)
     raise DataError(
         f"cannot open a {type(data).__name__}: give a path, a URL, an AnnData or an opened source"
     )

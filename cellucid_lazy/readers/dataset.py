@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from cellucid_lazy.errors import DataError, missing_key, no_raw
 from cellucid_lazy.readers.elements import (
+    attribute,
     encoding,
     is_array,
     neighbour_graph,
@@ -14,16 +15,19 @@ from cellucid_lazy.readers.elements import (
     stored_obsm,
 )
 from cellucid_lazy.readers.frames import frame_keys, frame_length, gene_id_reader, obs_column
+from cellucid_lazy.readers.graphs import Found, find_graph
 from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import ExpressionMatrix, Matrix, NeighbourGraph, ObsColumn, Source
 
 T = TypeVar("T")
 
 # What reading the metadata of a damaged or odd element may raise.
-_PROBLEMS = (DataError, KeyError, TypeError, ValueError, OSError)
+PROBLEMS = (DataError, KeyError, TypeError, ValueError, OSError)
 
 
-def describe(tree: Tree, storage: str, *, layer: str | None, use_raw: bool) -> Source:
+def describe(
+    tree: Tree, storage: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
+) -> Source:
     """Describe a stored AnnData; reads metadata only.
 
     Parameters
@@ -36,6 +40,8 @@ def describe(tree: Tree, storage: str, *, layer: str | None, use_raw: bool) -> S
         Layer that serves as expression; X by default.
     use_raw
         Whether raw.X serves as expression.
+    neighbors_key
+        Which neighbour graph is shown; None for the usual one.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def describe(tree: Tree, storage: str, *, layer: str | None, use_raw: bool) -> S
     DataError
         When it is no AnnData, or shapes do not fit.
     MissingKeyError
-        When the layer, or raw, is not there.
+        When the layer, raw or the neighbour graph asked for is not there.
     """
     root, path = tree.root, tree.path
     for part in ("obs", "var"):
@@ -73,10 +79,12 @@ def describe(tree: Tree, storage: str, *, layer: str | None, use_raw: bool) -> S
         obs=usable("obs column", frame_keys(obs), column, left_out, path),
         obsm=usable("obsm", sorted(obsm), lambda key: stored_obsm(tree, obsm[key]), left_out, path),
         expression=check_expression(matrix, n_cells, n_genes, path),
-        connectivities=_graph(tree, n_cells),
+        connectivities=_graph(tree, n_cells, neighbors_key, left_out),
         var_keys=frame_keys(var),
-        read_gene_ids=gene_id_reader(tree, var),
+        read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
         left_out=tuple(left_out),
+        matrices=_matrices(root),
+        read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree),
     )
 
 
@@ -113,7 +121,7 @@ def usable(
             if key in found:
                 raise DataError("another one has the same name")
             found[key] = describe_key(key)
-        except _PROBLEMS as problem:
+        except PROBLEMS as problem:
             reason = str(problem).removeprefix(f"{path}: ")
             left_out.append(f"{noun} {key!r} is left out: {reason}")
     return found
@@ -134,6 +142,27 @@ def _expression_nodes(tree: Tree, *, layer: str | None, use_raw: bool) -> tuple[
         return layers[layer], root["var"]
     has_matrix = "X" in root and encoding(root["X"]) != "null"
     return root["X"] if has_matrix else None, root["var"]
+
+
+def _matrices(root: Any) -> dict[str, tuple[int, ...]]:
+    """Find the shapes of all matrices that could serve as expression."""
+    layers = root.get("layers", {})
+    nodes = {"X": root.get("X"), **{f"layers/{key}": layers[key] for key in layers}}
+    raw = root.get("raw")
+    if raw is not None and not is_array(raw):
+        nodes["raw/X"] = raw.get("X")
+    return {
+        key: tuple(node.shape) if is_array(node) else tuple(attribute(node, "shape") or ())
+        for key, node in nodes.items()
+        if node is not None and encoding(node) != "null"
+    }
+
+
+def _raw_gene_ids(tree: Tree) -> Callable[[str], list[str]] | None:
+    raw = tree.root.get("raw")
+    if raw is None or is_array(raw) or "var" not in raw:
+        return None
+    return gene_id_reader(tree, raw["var"], "raw/var")
 
 
 def check_choice(layer: str | None, *, use_raw: bool, name: str) -> None:
@@ -164,8 +193,28 @@ def check_expression(
     return ExpressionMatrix(matrix)
 
 
-def _graph(tree: Tree, n_cells: int) -> NeighbourGraph | None:
-    matrices = tree.root.get("obsp", {})
-    if "connectivities" not in matrices:
+def check_graph(
+    found: Found, describe_graph: Callable[[Any, str], NeighbourGraph], left_out: list[str]
+) -> NeighbourGraph | None:
+    """Describe the neighbour graph that was found; one that cannot be used is left out."""
+    if found.said:
+        left_out.append(found.said)
+    if found.matrix is None:
         return None
-    return neighbour_graph(stored_matrix(tree, matrices["connectivities"]), n_cells, tree.path)
+    try:
+        return describe_graph(found.matrix, found.name)
+    except PROBLEMS as problem:
+        left_out.append(f"the neighbour graph, {found.name}, is left out: {problem}")
+        return None
+
+
+def _graph(
+    tree: Tree, n_cells: int, neighbors_key: str | None, left_out: list[str]
+) -> NeighbourGraph | None:
+    obsp, uns = (tree.root.get(key, {}) for key in ("obsp", "uns"))
+    found = find_graph(obsp, uns, neighbors_key, tree.path)
+
+    def described(node: Any, name: str) -> NeighbourGraph:
+        return neighbour_graph(stored_matrix(tree, node), n_cells, name)
+
+    return check_graph(found, described, left_out)

@@ -148,9 +148,7 @@ def neighbour_graph(matrix: Any, n_cells: int, name: str) -> NeighbourGraph:
     Its matrix is CSR or dense: the transpose of a CSC matrix has the same edges.
     """
     if matrix.shape != (n_cells, n_cells):
-        raise DataError(
-            f"{name}: obsp/connectivities has shape {matrix.shape}, but there are {n_cells:,} cells"
-        )
+        raise DataError(f"{name}: has shape {matrix.shape}, but there are {n_cells:,} cells")
     by_column = isinstance(matrix, SparseMatrix) and matrix.layout == "csc"
     return NeighbourGraph(matrix.transpose() if by_column else matrix)
 

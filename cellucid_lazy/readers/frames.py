@@ -123,8 +123,17 @@ def _missing_number(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.floa
     return np.where(mask, np.float32(np.nan), to_float32(values))
 
 
-def gene_id_reader(tree: Tree, var: Any) -> Callable[[str], list[str]]:
+def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]]:
     """Prepare to read gene identifiers from the index of var or a column.
+
+    Parameters
+    ----------
+    tree
+        The opened dataset.
+    var
+        The dataframe.
+    name
+        What messages call it, ``"var"`` or ``"raw/var"``.
 
     Returns
     -------
@@ -138,7 +147,7 @@ def gene_id_reader(tree: Tree, var: Any) -> Callable[[str], list[str]]:
             columns[key] = _column_labels(tree, var, key)
         except (DataError, KeyError, TypeError, ValueError):
             continue  # an odd column of var matters only to those who ask for it
-    return partial(_read_gene_ids, columns, index, keys, tree.path)
+    return partial(_read_gene_ids, columns, index, keys, f"{tree.path}: {name}")
 
 
 def _column_labels(tree: Tree, frame: Any, key: str) -> ReadLabels:
@@ -176,5 +185,5 @@ def _read_gene_ids(
         raise missing_key("var column", column, keys, where=name)
     key = index if column == "index" else column
     if key not in columns:
-        raise DataError(f"{name}: var column {column!r} cannot be read as gene identifiers")
+        raise DataError(f"{name}: column {column!r} cannot be read as gene identifiers")
     return ["nan" if one is None else str(one) for one in columns[key]()]

@@ -178,6 +178,8 @@ def _block_pairs(
     block: Any, start: int, row_to_cell: NDArray[Any] | None, n_cells: int
 ) -> NDArray[np.uint64]:
     """Make the sorted pairs of a block of rows; what is stored twice is there twice."""
+    if block.dtype == np.float16:
+        block = block.astype(np.float32)  # SciPy has no float16
     matrix = sparse.csr_array(block)
     _check_columns(matrix, start)
     if row_to_cell is not None and row_to_cell.size and row_to_cell.max() >= n_cells:

@@ -28,9 +28,11 @@ from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.run import run
 from cellucid_lazy.engine.spill import Spiller
 from cellucid_lazy.engine.transpose import GeneProducer
+from cellucid_lazy.readers.matrix.dense import DenseMatrix
+from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.sinks.memory import MemorySink, MemoryWriter
 from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import DaskMatrix, ExpressionMatrix, ZeroMatrix
+from cellucid_lazy.source import DaskMatrix, ExpressionMatrix
 from cellucid_lazy.transforms.quantize import quantization_range, quantize_block
 from tests.engine.matrices import awkward, dense32, in_memory, matrices, numbers
 from tests.engine.stores import HDF5, ZARR, write
@@ -178,8 +180,14 @@ def test_manifests_of_ranges_alone(chunks, tmp_path):
     np.testing.assert_array_equal(np.array(found, dtype=float), together)
 
 
-def test_genes_without_a_matrix_are_zeros():
-    expression = ExpressionMatrix(ZeroMatrix((5, 3)))
+def zeros(n_cells, n_genes):
+    """A matrix without stored values."""
+    values = np.zeros((n_cells, n_genes), np.float32)
+    return DenseMatrix(MemoryArray(values, f"zeros-{n_cells}-{n_genes}"))
+
+
+def test_genes_without_values_are_zeros():
+    expression = ExpressionMatrix(zeros(5, 3))
     for bits, size in ((None, 20), (8, 5)):
         assert made(expression, [2, 0], bits=bits) == {"0:2": bytes(size), "1:0": bytes(size)}
 
@@ -234,14 +242,14 @@ def test_there_is_no_task_per_gene(tmp_path):
 
 
 def test_producers_of_one_matrix_share_a_pass():
-    matrix = ZeroMatrix((5, 3))
+    matrix = zeros(5, 3)
     one, same = GeneProducer(ExpressionMatrix(matrix)), GeneProducer(ExpressionMatrix(matrix))
     assert (one == same, hash(one) == hash(same)) == (True, True)
     cells = np.array([0, 2])
     others = [
         GeneProducer(ExpressionMatrix(matrix), 8),
         GeneProducer(ExpressionMatrix(matrix, cells)),
-        GeneProducer(ExpressionMatrix(ZeroMatrix((5, 4)))),
+        GeneProducer(ExpressionMatrix(zeros(5, 4))),
         GeneProducer(ExpressionMatrix(matrix), sizes=BlockSizes(1, 1, 1, 1)),
     ]
     assert len({one, *others}) == 5
@@ -252,7 +260,7 @@ def test_producers_of_one_matrix_share_a_pass():
 
 
 def test_what_is_provided_is_what_manifests_need():
-    expression = ExpressionMatrix(ZeroMatrix((5, 3)))
+    expression = ExpressionMatrix(zeros(5, 3))
     producer = GeneProducer(expression, sizes=SMALL)
     outputs = list(gene_outputs(expression, [2, 0, 2]).values())
     needed = ranges_output(expression, [0, 2]).manifest.needs["ranges"].name
@@ -262,5 +270,5 @@ def test_what_is_provided_is_what_manifests_need():
 
 
 def test_explain_describes_the_plan():
-    text = GeneProducer(ExpressionMatrix(ZeroMatrix((5, 3)))).explain({"var": 2}, RESOURCES)
-    assert text.startswith("genes, in memory: ")
+    text = GeneProducer(ExpressionMatrix(zeros(5, 3))).explain({"var": 2}, RESOURCES)
+    assert text.startswith("genes, ")

@@ -98,13 +98,22 @@ def test_a_manifest_of_quantized_genes_in_chunks_of_few(shape, tmp_path):
     assert rows == [row for row in fields if row[0] in ("CD3E", "GENE9")]
 
 
-def test_without_expression_genes_are_zeros():
+def test_without_expression_no_gene_is_offered(tmp_path):
+    """Expression that is not there is never zeros."""
     full = data.atlas(60, 4, slim=True)
     adata = anndata.AnnData(obs=full.obs, var=full.var, obsm=dict(full.obsm))
-    with pytest.warns(cl.LeftOutWarning, match="no expression matrix; genes are zeros"):
+    with pytest.warns(cl.LeftOutWarning, match="there is no X, .*; no other matrix is stored"):
         catalogue = cl.outputs(adata)
-    assert cl.to_bytes(catalogue, ["var/CD3E"])["var/CD3E"] == bytes(4 * 60)
-    assert not catalogue["var/CD3D"].compute().any()
+    assert catalogue.names("var") == ()
+    assert "manifest/var" not in catalogue
+    assert "genes, " not in cl.explain(catalogue)
+    cl.to_directory(catalogue, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "var").exists()
+    with (
+        pytest.warns(cl.LeftOutWarning, match="there is no X"),
+        pytest.raises(cl.DataError, match="there is no X; no other matrix is stored"),
+    ):
+        cl.outputs(adata, cl.Options(genes=["CD3E"])).names("var")
 
 
 def test_an_embedding_of_too_many_columns():

@@ -21,7 +21,12 @@ from cellucid_lazy.source import Source
 
 
 def open_anndata(
-    adata: AnnData, *, layer: str | None, use_raw: bool, path: str | None = None
+    adata: AnnData,
+    *,
+    layer: str | None,
+    use_raw: bool,
+    neighbors_key: str | None = None,
+    path: str | None = None,
 ) -> Source:
     """Describe an AnnData object.
 
@@ -31,6 +36,8 @@ def open_anndata(
         In memory, backed, from ``read_lazy``, or a view of any of these.
     layer, use_raw
         What serves as expression.
+    neighbors_key
+        Which neighbour graph is shown; None for the usual one.
     path
         The file it was loaded from, where that is known.
 
@@ -52,7 +59,9 @@ def open_anndata(
     loaded = _load_frames(whole, use_raw=use_raw) if _is_lazy(whole) else whole
     if loaded.isbacked:
         path = str(Path(loaded.filename).absolute())
-    source = describe_loaded(loaded, layer=layer, use_raw=use_raw, path=path)
+    source = describe_loaded(
+        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path
+    )
     if whole is adata:
         return source
     drop_unused = anndata.settings.remove_unused_categories
@@ -60,7 +69,9 @@ def open_anndata(
     return subset(source, adata._oidx, genes, drop_unused=drop_unused)
 
 
-def open_old_layout(path: str, *, layer: str | None, use_raw: bool) -> Source:
+def open_old_layout(
+    path: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
+) -> Source:
     """Load an h5ad file from before AnnData 0.7, with a warning; DataError if that fails."""
     warnings.warn(
         f"{path}: this h5ad has the layout from before AnnData 0.7, which must be loaded whole; "
@@ -74,7 +85,7 @@ def open_old_layout(path: str, *, layer: str | None, use_raw: bool) -> Source:
             adata = anndata.read_h5ad(path)
     except Exception as problem:
         raise DataError(f"{path}: cannot be read as an old h5ad: {problem}") from problem
-    return open_anndata(adata, layer=layer, use_raw=use_raw, path=path)
+    return open_anndata(adata, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path)
 
 
 def _is_lazy(adata: AnnData) -> bool:

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from cellucid_lazy.errors import DataError, FieldError, missing_key, no_raw
 from cellucid_lazy.graph import rechunk, whole_rows
-from cellucid_lazy.readers.dataset import check_choice, check_expression, usable
+from cellucid_lazy.readers.dataset import check_choice, check_expression, check_graph, usable
 from cellucid_lazy.readers.elements import (
     check_numeric,
     lazy_array,
@@ -24,6 +24,7 @@ from cellucid_lazy.readers.elements import (
     sparse_obsm_array,
     stored_matrix,
 )
+from cellucid_lazy.readers.graphs import find_graph
 from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
@@ -41,7 +42,12 @@ from cellucid_lazy.transforms.values import to_float32
 
 
 def describe_loaded(
-    adata: AnnData, *, layer: str | None, use_raw: bool, path: str | None
+    adata: AnnData,
+    *,
+    layer: str | None,
+    use_raw: bool,
+    neighbors_key: str | None,
+    path: str | None,
 ) -> Source:
     """Describe an AnnData object that is no view of a file; `path` is where it was loaded from."""
     # Names of tasks begin with it.
@@ -68,10 +74,14 @@ def describe_loaded(
         obs=usable("obs column", keys, column, left_out),
         obsm=usable("obsm", obsm, array, left_out),
         expression=check_expression(matrix, adata.n_obs, len(var), name),
-        connectivities=_graph(adata, token, name),
+        connectivities=_graph(adata, token, name, neighbors_key, left_out),
         var_keys=tuple(str(key) for key in var.columns),
         read_gene_ids=partial(_read_gene_ids, var, name),
         left_out=tuple(left_out),
+        matrices=_matrices(adata),
+        read_raw_gene_ids=(
+            None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
+        ),
     )
 
 
@@ -98,6 +108,15 @@ def _expression(
     else:
         matrix, key = adata.X, "X"
     return None if matrix is None else _matrix(matrix, f"{token}-{key}", f"{name}: {key}"), var
+
+
+def _matrices(adata: AnnData) -> dict[str, tuple[int, ...]]:
+    """Find the shapes of all matrices that could serve as expression."""
+    # From anndata 0.13 on X is among the layers, under the name None.
+    layers = {f"layers/{key}": adata.layers[key] for key in adata.layers if key is not None}
+    raw = {} if adata.raw is None else {"raw/X": adata.raw.X}
+    every = {"X": adata.X, **layers, **raw}
+    return {key: tuple(one.shape) for key, one in every.items() if one is not None}
 
 
 def _backed_matrix(path: str, *, use_raw: bool) -> Matrix | None:
@@ -136,14 +155,18 @@ def _sparse_matrix(matrix: Any, token: str, name: str) -> SparseMatrix:
     return SparseMatrix(matrix.format, shape, data, indices, indptr, name)
 
 
-def _graph(adata: AnnData, token: str, name: str) -> NeighbourGraph | None:
-    if "connectivities" not in adata.obsp:
-        return None
-    values = adata.obsp["connectivities"]
-    if isinstance(values, da.Array):
-        values = whole_rows(values)
-    matrix = _matrix(values, f"{token}-connectivities", f"{name}: obsp/connectivities")
-    return neighbour_graph(matrix, adata.n_obs, name)
+def _graph(
+    adata: AnnData, token: str, name: str, neighbors_key: str | None, left_out: list[str]
+) -> NeighbourGraph | None:
+    found = find_graph(adata.obsp, adata.uns, neighbors_key, name)
+
+    def described(values: Any, key: str) -> NeighbourGraph:
+        if isinstance(values, da.Array):
+            values = whole_rows(values)
+        matrix = _matrix(values, f"{token}-connectivities", f"{name}: {key}")
+        return neighbour_graph(matrix, adata.n_obs, key)
+
+    return check_graph(found, described, left_out)
 
 
 def _obsm_array(value: Any, token: str, name: str) -> ObsmArray:
