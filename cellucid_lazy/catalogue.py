@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cellucid_lazy.codecs import codec_for
@@ -172,14 +172,17 @@ class Catalogue(Mapping[str, Output]):
             raise missing_key("kind of output", str(kind), KINDS, where=self.source.name)
         return tuple(self.listed(kind))
 
-    def select(self, *patterns: str) -> Catalogue:
+    def select(self, *patterns: str, exclude: str | Iterable[str] = ()) -> Catalogue:
         """Narrow the catalogue.
 
         Parameters
         ----------
         patterns
             Names, or patterns with ``*``, ``?`` and ``[...]``, such as ``"obs/*"``,
-            ``"var/CD3*"``. A name that is offered counts as itself, whatever its characters.
+            ``"var/CD3*"``. A name that is offered counts as itself, whatever its characters. With
+            `exclude` alone, all.
+        exclude
+            Names or patterns to leave out of these, such as ``"var/MT-*"``.
 
         Returns
         -------
@@ -194,16 +197,8 @@ class Catalogue(Mapping[str, Output]):
         OptionError
             For a pattern that is not text.
         """
-        selected: set[str] = set()
-        for pattern in patterns:
-            if not isinstance(pattern, str):
-                raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
-            matches = self._matching(pattern)
-            if not matches:
-                raise missing_key(
-                    "output matching", pattern, self._suggestions(pattern), where=self.source.name
-                )
-            selected.update(matches)
+        left_out = self._all_matching([exclude] if isinstance(exclude, str) else exclude)
+        selected = self._all_matching(patterns or (("*",) if left_out else ())) - left_out
         dataset = self._dataset
         kinds = {kind_of(name) for name in selected}
         for kind in KINDS:
@@ -212,6 +207,19 @@ class Catalogue(Mapping[str, Output]):
             keys = dict.fromkeys(name.key for text, name in names.items() if text in selected)
             dataset = dataset.choose(kind, keys)
         return Catalogue(dataset, frozenset(selected))
+
+    def _all_matching(self, patterns: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
+            matches = self._matching(pattern)
+            if not matches:
+                raise missing_key(
+                    "output matching", pattern, self._suggestions(pattern), where=self.source.name
+                )
+            found.update(matches)
+        return found
 
     def _matching(self, pattern: str) -> list[str]:
         matches: list[str] = []

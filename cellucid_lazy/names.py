@@ -104,4 +104,4 @@ def name_problems(names: Iterable[Name]) -> Iterator[str]:
             )
 
 
-_WAY_OUT = "rename one, or leave one out with select (--select)"
+_WAY_OUT = "rename one, or leave one out: select(exclude=...) (--exclude)"

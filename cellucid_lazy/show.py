@@ -23,7 +23,14 @@ def as_text(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
     table = list(_table(rows))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  " + "  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-    return "\n".join([_title(source), *lines])
+    return "\n".join([_title(source), *lines, *_matrices(source)])
+
+
+def _matrices(source: Source) -> Iterator[str]:
+    """List the stored matrices, if there is another than X."""
+    if set(source.matrices) - {"X"}:
+        listed = [f"{key} {_shape(shape)}" for key, shape in source.matrices.items()]
+        yield f"  matrices: {', '.join(listed)}"
 
 
 def folder_summary(folder: Path, seconds: float) -> str:
@@ -41,8 +48,8 @@ def as_html(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
         + "</tr>"
         for cells in _table(rows)
     )
-    title = html.escape(_title(source))
-    return f"<div><b>{title}</b><table><tr>{head}</tr>{body}</table></div>"
+    title, below = html.escape(_title(source)), html.escape("".join(_matrices(source)).strip())
+    return f"<div><b>{title}</b><table><tr>{head}</tr>{body}</table>{below}</div>"
 
 
 def _title(source: Source) -> str:
@@ -62,7 +69,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.name, row.dtype, _shape(row.shape), size, row.file
 
 
-def _shape(shape: tuple[float, ...]) -> str:
+def _shape(shape: Sequence[float]) -> str:
     lengths = ["?" if math.isnan(length) else f"{length:,.0f}" for length in shape]
     if len(lengths) == 1:
         return f"({lengths[0]},)"

@@ -59,6 +59,7 @@ def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
         "n_cells": source.n_cells,
         "n_genes": source.n_genes,
         "expression": source.expression.layout if source.expression else None,
+        "matrices": {key: list(shape) for key, shape in source.matrices.items()},
         "latent_key": catalogue.latent_key,
         "outputs": [_row(row) for row in rows if row.name not in genes],
         "genes": [name.key for name in genes.values()],
@@ -79,8 +80,8 @@ def export(arguments: argparse.Namespace) -> None:
     work = given(arguments, WORK)
     with dask.config.set(given(arguments, SCHEDULING)):
         catalogue = _catalogue(arguments)
-        if arguments.select:
-            catalogue = catalogue.select(*arguments.select)
+        if arguments.select or arguments.exclude:
+            catalogue = catalogue.select(*arguments.select, exclude=arguments.exclude)
         if arguments.explain:
             plan = cl.explain(catalogue, memory_budget=work.get("memory_budget"))
             sys.stdout.write(f"{plan}\n")

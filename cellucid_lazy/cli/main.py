@@ -199,6 +199,14 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
         help="names to export, such as 'obs/*' 'var/CD3*' (default: all)",
     )
     parser.add_argument(
+        "--exclude",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="names to leave out, such as 'var/MT-*'",
+    )
+    parser.add_argument(
         "--explain", action="store_true", help="print how the work would be done; write nothing"
     )
     add_flags(parser, "input", (*OPENING, *OFFER))

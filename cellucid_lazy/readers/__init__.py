@@ -19,6 +19,7 @@ from cellucid_lazy.errors import (
 )
 from cellucid_lazy.readers.dataset import describe
 from cellucid_lazy.readers.hdf5 import Hdf5
+from cellucid_lazy.readers.mistaken import check_readable, describe_file
 from cellucid_lazy.readers.storage import Storage, Tree
 from cellucid_lazy.readers.zarr import Zarr
 from cellucid_lazy.source import Source
@@ -122,8 +123,8 @@ def _open_path(
     part: tuple[str | None, str | None],
     choice: Mapping[str, Any],
 ) -> Source:
-    if "://" not in path and not Path(path).exists():
-        raise MissingFileError(f"{path}: no such file or folder")
+    if "://" not in path:
+        check_readable(path)
     for storage in STORAGES:
         if storage.sniff(path):
             with storage.open(path, storage_options) as tree:
@@ -138,10 +139,10 @@ def _open_path(
         raise DataError(
             f"{path}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
         )
-    raise DataError(
-        f"{path}: neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a "
-        ".zarr.zip"
+    what = describe_file(path) or (
+        "neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a .zarr.zip"
     )
+    raise DataError(f"{path}: {what}")
 
 
 # Groups that hold several AnnData: what the store is, and the argument that names one.

@@ -16,6 +16,7 @@ from cellucid_lazy.readers.elements import (
 )
 from cellucid_lazy.readers.frames import frame_keys, frame_length, gene_id_reader, obs_column
 from cellucid_lazy.readers.graphs import Found, find_graph
+from cellucid_lazy.readers.mistaken import describe_tree
 from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import ExpressionMatrix, Matrix, NeighbourGraph, ObsColumn, Source
 
@@ -58,7 +59,8 @@ def describe(
     root, path = tree.root, tree.path
     for part in ("obs", "var"):
         if part not in root or is_array(root[part]):
-            raise DataError(f"{path}: no group {part!r}; is this an AnnData file?")
+            what = describe_tree(root) or f"no group {part!r}; is this an AnnData file?"
+            raise DataError(f"{path}: {what}")
     left_out: list[str] = []
     obs, obsm = root["obs"], root.get("obsm", {})
     n_cells = frame_length(tree, obs)

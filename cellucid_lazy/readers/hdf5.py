@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -22,6 +23,16 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.storage import Tree
+
+# Filters beyond HDF5's own register themselves where they are installed.
+with suppress(ImportError):
+    import_module("hdf5plugin")
+
+_LOCKED = (
+    "; another program has it open for writing: close that. Where nobody writes, or the file "
+    "system has no locks, set HDF5_USE_FILE_LOCKING=FALSE"
+)
+_PLUGIN = "it is compressed with a filter that is missing here: pip install hdf5plugin"
 
 Fingerprint = tuple[int, int]
 Region = tuple[tuple[int, int], ...]
@@ -54,7 +65,8 @@ class Hdf5:
         except OSError as problem:
             if isinstance(problem, DataError):
                 raise
-            raise DataError(f"{path}: cannot be read as HDF5: {problem}") from problem
+            advice = _LOCKED if "lock file" in str(problem) else ""
+            raise DataError(f"{path}: cannot be read as HDF5: {problem}{advice}") from problem
 
 
 def file_fingerprint(path: str) -> Fingerprint:
@@ -169,8 +181,8 @@ class Hdf5Array:
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             # A file replaced midway explains any error better than the error itself.
             self._check_fingerprint()
-            plugin = "required filter" in str(error)
-            advice = "import hdf5plugin first" if plugin else "copy or write the file again"
+            plugin = any(words in str(error) for words in ("required filter", "plugin"))
+            advice = _PLUGIN if plugin else "copy or write the file again"
             raise DataError(f"{self.path}: cannot read {self.key}: {error}; {advice}") from error
         self._check_fingerprint()
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import zarr
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, MissingFileError, OptionError
+from cellucid_lazy.readers.mistaken import folder_in_zip
 
 # The root file of version 3, of version 2 with consolidated metadata, and of version 2 without.
 _ROOT_FILES = ("zarr.json", ".zmetadata", ".zgroup")
@@ -150,7 +151,9 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     """
     file, modified = _probe(url, options) if "://" in url else (None, "")
     zarr_format: Literal[2, 3] | None = None if file is None else 3 if file == "zarr.json" else 2
-    open_group = partial(zarr.open_group, mode="r", zarr_format=zarr_format)
+    # A store that was zipped from outside lies in the archive's one folder.
+    inner = folder_in_zip(url) if url.endswith(".zip") else None
+    open_group = partial(zarr.open_group, mode="r", zarr_format=zarr_format, path=inner)
     consolidated = False if file == ".zgroup" else None
     try:
         return open_group(key_value_store(url, options), use_consolidated=consolidated), modified

@@ -1,0 +1,169 @@
+"""Files given by mistake are told apart, each with what to do; what is only odd is read."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+
+import cellucid_lazy as cl
+from tests.data import writing
+
+UMAP = np.random.default_rng(0).random((30, 2), dtype=np.float32)
+
+
+def atlas():
+    with writing():
+        return anndata.AnnData(np.ones((30, 3), np.float32), obsm={"X_umap": UMAP})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.h5ad.gz", gzip.compress(b"\x89HDF"), "compressed with gzip; decompress it first"),
+        ("a.h5ad", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
+        ("empty.h5ad", b"", r"is empty \(0 bytes\); download or copy it again"),
+        ("a.h5ad.bz2", bz2.compress(b"x"), "bzip2"),
+        ("a.rds", b"RDX3\n", "is an R file"),
+        ("a.mtx", b"%%MatrixMarket matrix coordinate", "scanpy.read_mtx"),
+        ("page.h5ad", b"<!DOCTYPE html><html>", "is a web page"),
+        ("a.txt", b"hello", "neither an HDF5 file nor a zarr store"),
+    ],
+)
+def test_a_file_of_another_kind(name, content, says, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(cl.DataError, match=rf"{name}: .*{says}"):
+        cl.open(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (
+            ["matrix/features/name", "matrix/barcodes"],
+            r"10x Genomics; read it with scanpy.read_10x_h5",
+        ),
+        (["row_attrs/Gene", "matrix"], r"is a loom file; read it with anndata.io.read_loom"),
+        (["assays/RNA/counts", "cell.names"], r"is an h5Seurat file; convert it with SeuratDisk"),
+        (["something/else"], r"no group 'obs'; is this an AnnData file"),
+    ],
+)
+def test_an_hdf5_file_of_another_kind(keys, says, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as root:
+        for key in keys:
+            root[key] = [[1]]
+    with pytest.raises(cl.DataError, match=says):
+        cl.open(tmp_path / "a.h5")
+
+
+def test_a_store_that_was_zipped_from_outside(tmp_path):
+    with writing():
+        atlas().write_zarr(tmp_path / "atlas.zarr")
+    for name, parent in (("inside.zarr.zip", tmp_path / "atlas.zarr"), ("a.zarr.zip", tmp_path)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in sorted((tmp_path / "atlas.zarr").rglob("*")):
+                archive.write(file, file.relative_to(parent))
+    found = [
+        cl.to_bytes(cl.outputs(tmp_path / name), ["points/2d", "var/1"])
+        for name in ("atlas.zarr", "inside.zarr.zip", "a.zarr.zip")
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("name", ["a.h5ad", "a.zarr", "private/a.h5ad"])
+def test_a_file_that_may_not_be_read(name):
+    code = """
+import os, sys
+import cellucid_lazy as cl
+open_ = cl.open  # imported as root
+os.seteuid(65534)
+try:
+    open_(sys.argv[1])
+except cl.DataError as problem:
+    print(problem)
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / "private").mkdir(0o700)
+        with writing():
+            (atlas().write_zarr if name.endswith("zarr") else atlas().write_h5ad)(folder / name)
+        (folder / name).chmod(0)
+        command = [sys.executable, "-W", "ignore", "-c", code, str(folder / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{name}: may not be read; check its permissions" in done.stdout
+
+
+def test_a_file_that_another_program_writes(tmp_path):
+    path = tmp_path / "a.h5ad"
+    with writing():
+        atlas().write_h5ad(path)
+    code = "import sys, cellucid_lazy as cl; cl.open(sys.argv[1])"
+    with h5py.File(path, "r+"):
+        command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        free = {**os.environ, "HDF5_USE_FILE_LOCKING": "FALSE"}
+        assert subprocess.run(command, env=free, capture_output=True, check=False).returncode == 0
+    assert "cellucid_lazy.errors.DataError" in done.stderr
+    assert "another program has it open for writing: close that" in done.stderr
+
+
+def test_a_filter_that_is_missing_is_named(tmp_path):
+    path = tmp_path / "a.h5ad"
+    with writing():
+        atlas().write_h5ad(path)
+    with h5py.File(path, "r+") as root:
+        del root["X"]
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((30, 3))
+        creation.set_filter(32_444, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((30, 3))
+        made = h5py.h5d.create(root.id, b"X", h5py.h5t.NATIVE_FLOAT, space, creation)
+        made.write_direct_chunk((0, 0), bytes(360), filter_mask=0)
+        root["X"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    with pytest.raises(
+        cl.DataError, match=r"X.*filter that is missing here: pip install hdf5plugin"
+    ):
+        cl.to_bytes(cl.outputs(path), ["var/1"])
+
+
+def test_what_is_stored_is_listed(tmp_path):
+    adata = atlas()
+    assert "matrices" not in repr(cl.outputs(adata))
+    adata.layers["counts"] = adata.X
+    catalogue = cl.outputs(adata)
+    assert repr(catalogue).endswith("  matrices: X (30, 3), layers/counts (30, 3)")
+    assert "layers/counts (30, 3)" in catalogue._repr_html_()
+
+
+def test_leaving_out(tmp_path):
+    adata = atlas()
+    adata.var_names = ["CD3 (UCHT1)", "CD3_UCHT1", "B"]
+    catalogue = cl.outputs(adata)
+    with pytest.raises(
+        cl.CollisionError, match=r"leave one out: select\(exclude=...\) \(--exclude\)"
+    ):
+        cl.to_directory(catalogue, tmp_path / "out", progress=False)
+    rest = catalogue.select("*", exclude="var/CD3_UCHT1")
+    assert rest == catalogue.select(exclude=["var/CD3_*"])
+    assert rest.names("var") == ("var/CD3 (UCHT1)", "var/B")
+    assert set(catalogue) - set(rest) == {"var/CD3_UCHT1"}
+    cl.to_directory(rest, tmp_path / "out", progress=False)
+    assert len(list((tmp_path / "out" / "var").iterdir())) == 2
+    assert catalogue.select("var/*", exclude="var/C*").names() == ("var/B",)
+    assert catalogue.select().names() == ()
+    with pytest.raises(cl.MissingKeyError, match="var/MT-"):
+        catalogue.select(exclude="var/MT-*")
+    with pytest.raises(cl.OptionError, match="give patterns one by one"):
+        catalogue.select(exclude=[3])
