@@ -67,7 +67,8 @@ def describe_tree(root: Any) -> str:
 
 
 def _is_10x(root: Any) -> bool:
-    return "matrix" in root and hasattr(root["matrix"], "keys") and "barcodes" in root["matrix"]
+    matrix = root.get("matrix")
+    return hasattr(matrix, "keys") and ("barcodes" in matrix or "features" in matrix)
 
 
 def _is_loom(root: Any) -> bool:

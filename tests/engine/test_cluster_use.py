@@ -25,6 +25,8 @@ from tests.engine.test_clean_up import atlas, entries
 from tests.helpers import files_of
 
 OPTIONS = cl.Options(dataset_name="a", created_at="2026-01-01T00:00:00Z", var_quantization=8)
+pytestmark = pytest.mark.long
+
 # Threads of this process stand for workers where it does not matter.
 QUIET = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 

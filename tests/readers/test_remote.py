@@ -275,6 +275,7 @@ def open_elsewhere(url, *missing):
     return line
 
 
+@pytest.mark.long
 def test_a_server_that_is_not_there():
     """In another process, since Python complains of requests that are left behind."""
     line = open_elsewhere("s3://bucket/a.zarr")
