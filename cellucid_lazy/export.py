@@ -6,9 +6,11 @@ import os
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from cellucid_lazy.engine.run import aborting, run
 from cellucid_lazy.engine.spill import check_scratch, remove_scratch_leftovers, scratch_prefix
 from cellucid_lazy.errors import CollisionError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
-from cellucid_lazy.names import Name, name_problems
+from cellucid_lazy.names import Name, name_problems, names_by_case
 from cellucid_lazy.options import compression_setting
 from cellucid_lazy.show import folder_summary
 from cellucid_lazy.sinks import sink_for
@@ -270,6 +272,14 @@ def _viewer_files(catalogue: Catalogue, codec: Codec) -> dict[Producer, dict[str
         names += kind.names(dataset, kind.keys(dataset))
     for problem in name_problems(names):
         raise CollisionError(f"{catalogue.source.name}: {problem}")
+    for one, other in islice(names_by_case(names), 1):
+        warnings.warn(
+            f"{catalogue.source.name}: {one!r} and {other!r} differ in case only; the folder "
+            "cannot be copied to disks that ignore case, as of macOS and Windows. Rename one "
+            "(--rename), or leave one out (--exclude)",
+            UserWarning,
+            stacklevel=4,
+        )
     outputs: dict[str, Output] = {}
     for name in names:
         output = KINDS[name.kind].build(dataset, name)

@@ -104,4 +104,19 @@ def name_problems(names: Iterable[Name]) -> Iterator[str]:
             )
 
 
-_WAY_OUT = "rename one, or leave one out: select(exclude=...) (--exclude)"
+def names_by_case(names: Iterable[Name]) -> Iterator[tuple[str, str]]:
+    """Find outputs whose files differ in case only; yields the names of two of them.
+
+    Many disks of macOS and Windows take them for one file.
+    """
+    owners: dict[tuple[str, str], Name] = {}
+    for name in names:
+        owner = owners.setdefault((name.kind, safe_name(name.key).lower()), name)
+        if safe_name(owner.key) != safe_name(name.key):
+            yield f"{owner.kind}/{owner.key}", f"{name.kind}/{name.key}"
+
+
+_WAY_OUT = (
+    "rename one: Options(rename={...}) (--rename), or leave one out: select(exclude=...) "
+    "(--exclude)"
+)

@@ -43,6 +43,9 @@ class Options:
     embeddings
         For each dimension (1, 2, 3) the obsm key of its embedding, such as ``{2: "X_tsne"}``; with
         the columns to take where it has others: ``{3: "X_pca[:3]"}``. Default: UMAP.
+    rename
+        Other names for obs columns and genes, such as ``{"obs/细胞类型": "cell type"}``. What
+        else is chosen goes by the new names.
     obs_keys
         obs columns to offer. Default: all.
     genes
@@ -77,6 +80,7 @@ class Options:
     centroid_outlier_quantile: float = DEFAULT_QUANTILE
     centroid_min_points: int = DEFAULT_MIN_POINTS
     embeddings: Mapping[int | str, str] | tuple[tuple[str, str], ...] | None = None
+    rename: Mapping[str, str] | tuple[tuple[str, str], ...] = ()
     obs_keys: tuple[str, ...] | None = None
     genes: tuple[str, ...] | None = None
     var_quantization: Literal[8, 16] | None = None
@@ -90,6 +94,7 @@ class Options:
         for name in ("obs_keys", "genes"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         object.__setattr__(self, "embeddings", _embeddings(self.embeddings))
+        object.__setattr__(self, "rename", _rename(self.rename))
         for name, allowed in _CHOICES.items():
             _choice(name, getattr(self, name), allowed)
         object.__setattr__(self, "compression", compression_setting(self.compression))
@@ -134,6 +139,21 @@ def parse_embedding(text: str) -> tuple[str, slice | None]:
         return text, None
     start, stop = (int(one) if one else None for one in found.groups()[1:])
     return found[1], slice(start, stop)
+
+
+def _rename(given: object) -> tuple[tuple[str, str], ...]:
+    """Return names of outputs' keys, such as ``"obs/a"``, and the new keys."""
+    try:
+        pairs = dict(given)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise OptionError(f"rename={given!r}: give new names by old: {{'obs/a': 'b'}}") from None
+    for old, new in pairs.items():
+        _text("rename", old)
+        _text(f"rename[{old!r}]", new)
+        kind, slash, key = old.partition("/")
+        if kind not in ("obs", "var") or not slash or not key or not new:
+            raise OptionError(f"rename: {old!r} is none of obs/<column> and var/<gene>")
+    return tuple(pairs.items())
 
 
 def _embeddings(given: object) -> tuple[tuple[str, str], ...] | None:

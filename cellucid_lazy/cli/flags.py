@@ -110,6 +110,12 @@ OFFER = (
         "obsm key of a dimension, such as 2=X_tsne or 3=X_pca[:3]; may be repeated",
         {"action": _Pair, "metavar": "DIMENSION=KEY"},
     ),
+    Flag(
+        "--rename",
+        "rename",
+        "another name, such as obs/OLD=NEW or var/OLD=NEW; may be repeated",
+        {"action": _Pair, "metavar": "OLD=NEW"},
+    ),
     Flag("--latent-key", "latent_key", "obsm key for outlier quantiles", _text("KEY")),
 )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.engine.arrays import ARRAYS, ArrayProducer
-from cellucid_lazy.errors import DataError, FieldError, format_count, missing_key
+from cellucid_lazy.errors import (
+    CollisionError,
+    DataError,
+    FieldError,
+    format_count,
+    missing_key,
+)
 from cellucid_lazy.graph import spillable
 from cellucid_lazy.kinds.embeddings import Shown, check_rows, choose_shown, is_umap_field, warn
 from cellucid_lazy.names import Name
@@ -131,6 +137,7 @@ class Dataset:
         Raises DataError when a chosen embedding does not fit, and MissingKeyError for an embedding,
         an obs key, a latent key or a column of gene identifiers that is not there.
         """
+        source = _renamed(source, dict(options.rename))
         dataset = cls(
             source,
             options,
@@ -232,6 +239,40 @@ class Dataset:
             return "AnnData Dataset"
         path = PurePath(self.source.path)
         return path.stem if self.source.storage == "h5ad" else path.name
+
+
+def _renamed(source: Source, names: Mapping[str, str]) -> Source:
+    """Give obs columns and genes other names; MissingKeyError for one that is not there."""
+    if not names:
+        return source
+    columns = {old: new for old, new in names.items() if old.startswith("obs/")}
+    for old in columns:
+        key = old.removeprefix("obs/")
+        if key not in source.obs:
+            raise missing_key("obs column", key, source.obs, where=source.name)
+    keys = [columns.get(f"obs/{key}", key) for key in source.obs]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise CollisionError(f"{source.name}: two obs columns would be {repeated[0]!r}")
+    obs = {
+        key: replace(column, name=key)
+        for key, column in zip(keys, source.obs.values(), strict=True)
+    }
+    genes = {old.removeprefix("var/"): new for old, new in names.items() if old not in columns}
+    return replace(
+        source,
+        obs=obs,
+        read_gene_ids=partial(_renamed_genes, source.read_gene_ids, genes, source.name),
+    )
+
+
+def _renamed_genes(
+    read: Callable[[str], list[str]], names: Mapping[str, str], where: str, column: str
+) -> list[str]:
+    found = read(column)
+    for gene in set(names) - set(found):
+        raise missing_key("gene", gene, found, where=where)
+    return [names.get(gene, gene) for gene in found]
 
 
 def _other_matrices(source: Source) -> str:

@@ -149,6 +149,7 @@ class FolderSink:
         self._names = tuple(names)
         with self._naming_target("cannot be written"):
             self._staging.mkdir()
+            self._check_case()
             for parent in {name.rpartition("/")[0] for name in names}:
                 (self._staging / parent).mkdir(parents=True, exist_ok=True)
         return FolderWriter(str(self._staging), str(self._again))
@@ -210,6 +211,20 @@ class FolderSink:
         for name in names:
             if any(part in ("", ".", "..") for part in name.split("/")):
                 raise ExportError(f"{self._target}: the file {name!r} would leave the folder")
+
+    def _check_case(self) -> None:
+        """Refuse names that this file system does not tell apart."""
+        other = self._staging.with_name(self._staging.name.swapcase())
+        if other == self._staging or not other.exists():
+            return
+        owners: dict[str, str] = {}
+        for name in self._names:
+            owner = owners.setdefault(name.lower(), name)
+            if owner != name:
+                raise CollisionError(
+                    f"{self._target}: {owner!r} and {name!r} differ in case only, which this file "
+                    "system ignores; rename one (--rename), or leave one out (--exclude)"
+                )
 
     def _check_apart(self, path: Path) -> None:
         """Refuse a target that holds an input, which the swap would remove, or lies in it."""

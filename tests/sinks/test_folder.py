@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -448,6 +449,25 @@ def test_a_name_that_differs_in_case_only_keeps_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "listdir", lambda _: ["Actb"])
     with pytest.raises(ExportError, match="ACTB: cannot be written"):
         writer.put("ACTB", [b"mouse"])
+
+
+def test_names_that_a_file_system_does_not_tell_apart_are_refused_before_the_work(
+    tmp_path, monkeypatch
+):
+    """One that ignores case: what exists, exists in any case."""
+    sink = FolderSink(tmp_path / "out")
+    sink.prepare()
+    exists = Path.exists
+    monkeypatch.setattr(
+        Path, "exists", lambda path: exists(path) or exists(path.with_name(path.name.swapcase()))
+    )
+    with pytest.raises(
+        CollisionError, match=r"'var/Dl\.bin' and 'var/dl\.bin' differ in case only"
+    ):
+        sink.begin(["var/Dl.bin", "obs/dl.bin", "var/dl.bin"])
+    sink.abort()
+    monkeypatch.undo()
+    assert entries(tmp_path) == []
 
 
 def test_targets_by_url(tmp_path):
