@@ -117,6 +117,6 @@ def names_by_case(names: Iterable[Name]) -> Iterator[tuple[str, str]]:
 
 
 _WAY_OUT = (
-    "rename one: Options(rename={...}) (--rename), or leave one out: select(exclude=...) "
-    "(--exclude)"
+    "rename one: Options(rename={...}) (--rename), or leave one out with select (--select, "
+    "--exclude)"
 )

@@ -23,14 +23,16 @@ def as_text(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
     table = list(_table(rows))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  " + "  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-    return "\n".join([_title(source), *lines, *_matrices(source)])
+    below = matrices_line(source) if source.expression is None else ""
+    return "\n".join([_title(source), *lines, *below.splitlines()])
 
 
-def _matrices(source: Source) -> Iterator[str]:
-    """List the stored matrices, if there is another than X."""
-    if set(source.matrices) - {"X"}:
-        listed = [f"{key} {_shape(shape)}" for key, shape in source.matrices.items()]
-        yield f"  matrices: {', '.join(listed)}"
+def matrices_line(source: Source) -> str:
+    """List the stored matrices in a line; "" where there is none beside X."""
+    if not set(source.matrices) - {"X"}:
+        return ""
+    listed = [f"{key} {_shape(shape)}" for key, shape in source.matrices.items()]
+    return f"  matrices: {', '.join(listed)}"
 
 
 def folder_summary(folder: Path, seconds: float) -> str:
@@ -48,7 +50,8 @@ def as_html(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
         + "</tr>"
         for cells in _table(rows)
     )
-    title, below = html.escape(_title(source)), html.escape("".join(_matrices(source)).strip())
+    title = html.escape(_title(source))
+    below = html.escape(matrices_line(source)) if source.expression is None else ""
     return f"<div><b>{title}</b><table><tr>{head}</tr>{body}</table>{below}</div>"
 
 

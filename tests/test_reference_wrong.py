@@ -170,7 +170,7 @@ def test_6_an_export_refuses_two_keys_of_one_file(change, named, tmp_path):
         cl.to_directory(catalogue, tmp_path / "out")
     for key in (*named, str(tmp_path / "a.h5ad")):
         assert key in str(refused.value)
-    assert "; rename one: Options(rename={...}) (--rename), or leave one out: " in str(
+    assert "; rename one: Options(rename={...}) (--rename), or leave one out with select" in str(
         refused.value
     )
     assert [one.name for one in tmp_path.iterdir()] == ["a.h5ad"]

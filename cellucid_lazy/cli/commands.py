@@ -35,7 +35,7 @@ def inspect(arguments: argparse.Namespace) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         catalogue = _catalogue(arguments)
-        shown: Any = _description(catalogue) if arguments.json else repr(catalogue)
+        shown: Any = _description(catalogue) if arguments.json else _table(catalogue)
         problems = catalogue.problems()
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     notes += [f"export would refuse this: {one}" for one in problems]
@@ -46,6 +46,14 @@ def inspect(arguments: argparse.Namespace) -> None:
             [shown, "", "Left out, or worth knowing:", *(f"  {one}" for one in notes)]
         )
     sys.stdout.write(f"{shown}\n")
+
+
+def _table(catalogue: cl.Catalogue) -> str:
+    """Show a catalogue, and the stored matrices if there are others than X."""
+    from cellucid_lazy.show import matrices_line
+
+    text, line = repr(catalogue), matrices_line(catalogue.source)
+    return text if not line or text.endswith(line) else f"{text}\n{line}"
 
 
 def _description(catalogue: cl.Catalogue) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import cellucid_lazy as cl
+from cellucid_lazy.cli import main
 from tests.data import writing
 
 UMAP = np.random.default_rng(0).random((30, 2), dtype=np.float32)
@@ -138,12 +140,22 @@ def test_a_filter_that_is_missing_is_named(tmp_path):
         cl.to_bytes(cl.outputs(path), ["var/1"])
 
 
-def test_what_is_stored_is_listed(tmp_path):
-    adata = atlas()
-    assert "matrices" not in repr(cl.outputs(adata))
-    adata.layers["counts"] = adata.X
-    catalogue = cl.outputs(adata)
-    assert repr(catalogue).endswith("  matrices: X (30, 3), layers/counts (30, 3)")
+def test_what_is_stored_is_listed(tmp_path, capsys):
+    path, line = tmp_path / "a.h5ad", "  matrices: X (30, 3), layers/counts (30, 3)"
+    for layers, ends in (({}, False), ({"counts": np.ones((30, 3), np.float32)}, True)):
+        adata = atlas()
+        with writing():
+            adata.layers.update(layers)
+            adata.write_h5ad(path)
+        assert main(["inspect", str(path)]) == 0
+        assert (line in capsys.readouterr().out.splitlines()) is ends
+    assert main(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["matrices"]
+    assert found == {"X": [30, 3], "layers/counts": [30, 3]}
+    adata.X = None
+    with pytest.warns(cl.LeftOutWarning, match="there is no X"):
+        catalogue = cl.outputs(adata)
+    assert repr(catalogue).endswith("  matrices: layers/counts (30, 3)")
     assert "layers/counts (30, 3)" in catalogue._repr_html_()
 
 
@@ -152,7 +164,7 @@ def test_leaving_out(tmp_path):
     adata.var_names = ["CD3 (UCHT1)", "CD3_UCHT1", "B"]
     catalogue = cl.outputs(adata)
     with pytest.raises(
-        cl.CollisionError, match=r"leave one out: select\(exclude=...\) \(--exclude\)"
+        cl.CollisionError, match=r"leave one out with select \(--select, --exclude\)"
     ):
         cl.to_directory(catalogue, tmp_path / "out", progress=False)
     rest = catalogue.select("*", exclude="var/CD3_UCHT1")
