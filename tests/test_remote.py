@@ -25,7 +25,7 @@ from tests import data
 from tests.helpers import files_of, graph_bytes, raise_if_dask_computes
 from tests.remote import allow, http_server
 
-pytestmark = pytest.mark.usefixtures("no_clouds")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_clouds")]
 
 OPTIONS = cl.Options(created_at="2026-01-02T03:04:05Z", dataset_id="a", dataset_name="a")
 ROOT = Path(__file__).parents[1]
