@@ -32,7 +32,7 @@ def atlas():
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.h5ad.gz", gzip.compress(b"\x89HDF", mtime=0), "compressed with gzip; decompress it first"),
+        ("a.h5ad.gz", gzip.compress(b"\x89HDF", mtime=0), "gzip; decompress it first"),
         ("a.h5ad", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
         ("empty.h5ad", b"", r"is empty \(0 bytes\); download or copy it again"),
         ("a.h5ad.bz2", bz2.compress(b"x"), "bzip2"),
