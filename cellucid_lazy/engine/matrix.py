@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.graph import block_keys, from_graph, merge_graphs, optimize_graph
+from cellucid_lazy.graph import (
+    block_keys,
+    from_graph,
+    map_indexed,
+    merge_graphs,
+    optimize_graph,
+    rechunk,
+)
 from cellucid_lazy.sizes import BlockSizes
 from cellucid_lazy.source import Block, DaskMatrix, ExpressionMatrix, Matrix
 from cellucid_lazy.transforms.genes import gene_column, gene_columns, gene_ranges
@@ -152,5 +159,9 @@ def gene_ranges_array(
         chosen = np.zeros(blocks.shape[0], dtype=bool)
         chosen[expression.cells] = True
         rows = da.from_array(chosen, chunks=(blocks.chunks[0],))
-    ranges = gene_ranges(blocks, rows=rows)
-    return ranges[:, positions if expression.genes is None else expression.genes[positions]]
+    ranges = rechunk(gene_ranges(blocks, rows=rows), -1)
+    columns = positions if expression.genes is None else expression.genes[positions]
+    # dask's next array implementation cannot index by some lists.
+    take = partial(np.take, indices=columns, axis=1)
+    size = {"j": len(columns)}
+    return map_indexed(take, "kj", ranges, "kj", adjust_chunks=size, dtype=ranges.dtype)
