@@ -143,8 +143,9 @@ def several(path, group, form):
     """Write two AnnData into one file or store, as MuData and SpatialData do."""
     opened = h5py.File(path, "w") if form == "h5" else zarr.open_group(path, mode="w")
     with writing():
+        held = opened.create_group(group)
         for name, factor in (("rna", 1), ("prot", 2)):
-            anndata.io.write_elem(opened, f"{group}/{name}", atlas(X=COUNTS * factor))
+            anndata.io.write_elem(held, name, atlas(X=COUNTS * factor))
         if group == "mod":
             anndata.io.write_elem(opened, "obs", atlas(X=COUNTS).obs)
             anndata.io.write_elem(opened, "var", atlas(X=COUNTS).var)
