@@ -32,4 +32,5 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert SAYS[path.stem] in done.stdout
+    assert "run_spec" not in done.stderr  # a cluster's key with two definitions
     assert list(tmp_path.iterdir()) == []

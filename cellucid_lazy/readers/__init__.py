@@ -19,7 +19,7 @@ from cellucid_lazy.errors import (
 )
 from cellucid_lazy.readers.dataset import describe
 from cellucid_lazy.readers.hdf5 import Hdf5
-from cellucid_lazy.readers.mistaken import check_readable, describe_file
+from cellucid_lazy.readers.mistaken import describe_file
 from cellucid_lazy.readers.storage import Storage, Tree
 from cellucid_lazy.readers.zarr import Zarr
 from cellucid_lazy.source import Source
@@ -124,7 +124,7 @@ def _open_path(
     choice: Mapping[str, Any],
 ) -> Source:
     if "://" not in path:
-        check_readable(path)
+        _check_readable(path)
     for storage in STORAGES:
         if storage.sniff(path):
             with storage.open(path, storage_options) as tree:
@@ -143,6 +143,20 @@ def _open_path(
         "neither an HDF5 file nor a zarr store; give an .h5ad file, a zarr folder or a .zarr.zip"
     )
     raise DataError(f"{path}: {what}")
+
+
+def _check_readable(path: str) -> None:
+    """Refuse a file or folder that is not there or may not be read."""
+    file = Path(path)
+    try:
+        if not file.exists():
+            raise MissingFileError(f"{path}: no such file or folder")
+        if file.is_dir():
+            next(file.iterdir(), None)
+        else:
+            file.open("rb").close()
+    except PermissionError as problem:
+        raise DataError(f"{path}: may not be read; check its permissions (ls -l)") from problem
 
 
 # Groups that hold several AnnData: what the store is, and the argument that names one.

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellucid_lazy.errors import DataError, MissingFileError
-
 # How a file begins, and what that says.
 _BEGINNINGS = (
     (b"\x1f\x8b", "is compressed with gzip; decompress it first (gunzip)"),
@@ -20,28 +18,6 @@ _BEGINNINGS = (
     (b"<!DOCTYPE", "is a web page, not the file; download it again"),
     (b"<html", "is a web page, not the file; download it again"),
 )
-
-
-def check_readable(path: str) -> None:
-    """Refuse a file or folder that is not there or may not be read.
-
-    Raises
-    ------
-    DataError
-        When it may not be read.
-    MissingFileError
-        When nothing is there.
-    """
-    file = Path(path)
-    try:
-        if not file.exists():
-            raise MissingFileError(f"{path}: no such file or folder")
-        if file.is_dir():
-            next(file.iterdir(), None)
-        else:
-            file.open("rb").close()
-    except PermissionError as problem:
-        raise DataError(f"{path}: may not be read; check its permissions (ls -l)") from problem
 
 
 def describe_file(path: str) -> str:

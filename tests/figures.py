@@ -1,0 +1,125 @@
+"""Figures that are no tests: ``python -m tests.figures estimate ATLAS | columns | modules``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+import cellucid_lazy as cl
+from cellucid_lazy.demo import write_demo
+from tests.data import writing
+
+LINE = re.compile(r"(\d+)/(\d+) tasks, ([\d:]+) left")
+
+
+def estimate(folder: Path, atlas: str) -> None:
+    """Export on a terminal; print the time left as told, and as it was, over the second half."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cellucid_lazy", "export", atlas, str(folder / "out")]
+    began = time.monotonic()
+    child = subprocess.Popen([*command, "--compression", "1"], stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    told = []
+    with contextlib.suppress(OSError):  # a terminal that is gone reads as an error
+        while part := os.read(ours, 4096):
+            for *_, left in LINE.findall(part.decode(errors="replace")):
+                seconds = sum(int(one) * 60**i for i, one in enumerate(left.split(":")[::-1]))
+                told.append((time.monotonic() - began, seconds))
+    child.wait()
+    total, written = time.monotonic() - began, told[-1][0]
+    print(f"{total:.1f} s in all, {written:.1f} s until the last file was written")
+    for share in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8):
+        at, left = min(told, key=lambda one: abs(one[0] - share * total))
+        print(
+            f"at {share:.0%}: {left} s left, in fact {written - at:.1f} s of writing, "
+            f"{total - at:.1f} s in all"
+        )
+
+
+def columns(folder: Path) -> None:
+    """Export 1,000 obs columns of 60 cells; print CPU seconds beside the reference's."""
+    from cellucid.prepare_data import prepare
+
+    rng = np.random.default_rng(0)
+    makers: dict[str, Any] = {
+        "categories": lambda: pd.Categorical.from_codes(rng.integers(0, 5, 60), list("abcde")),
+        "numbers": lambda: rng.normal(size=60),
+    }
+    for name, make in makers.items():
+        index = [f"cell{i}" for i in range(60)]
+        obs = pd.DataFrame({f"c{i}": make() for i in range(1000)}, index=index)
+        obsm = {"X_umap_2d": rng.normal(size=(60, 2)), "X_pca": rng.normal(size=(60, 10))}
+        path = folder / f"{name}.h5ad"
+        with writing():
+            anndata.AnnData(rng.random((60, 5), dtype="f4"), obs=obs, obsm=obsm).write_h5ad(path)
+        cl.to_directory(cl.outputs(path).select("points/*"), folder / f"{name}-warm")
+        began = time.process_time()
+        cl.to_directory(cl.outputs(path), folder / name)
+        ours = time.process_time() - began
+        began = time.process_time()
+        adata = anndata.read_h5ad(path)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            prepare(
+                latent_space=adata.obsm["X_pca"],
+                obs=adata.obs,
+                var=adata.var,
+                gene_expression=adata.X,
+                X_umap_2d=adata.obsm["X_umap_2d"],
+                out_dir=folder / f"{name}-reference",
+                force=True,
+            )
+        theirs = time.process_time() - began
+        print(f"{name}: {ours:.1f} s, the reference {theirs:.1f} s: {ours / theirs:.1f} times")
+
+
+def modules(folder: Path) -> None:
+    """Count the modules of which a function runs to get one gene, and one outlier column."""
+    path, root = (
+        write_demo(folder / "a.h5ad", n_cells=300, n_genes=100),
+        str(Path(cl.__file__).parent),
+    )
+    gene = cl.outputs(path).names("var")[0]
+    for name in (gene, "obs/cell_type/outliers"):
+        cl.to_bytes(cl.outputs(path), [name])  # so that imports do not count
+        seen: set[str] = set()
+
+        def note(frame: FrameType, event: str, _: Any, seen: set[str] = seen) -> None:
+            if event == "call" and frame.f_code.co_filename.startswith(root):
+                seen.add(frame.f_code.co_filename)
+
+        threading.setprofile(note)
+        sys.setprofile(note)
+        cl.to_bytes(cl.outputs(cl.open(path)), [name])
+        sys.setprofile(None)
+        threading.setprofile(None)
+        print(f"{name}: {len(seen)} modules")
+
+
+def main() -> None:
+    """Print the figures asked for."""
+    warnings.simplefilter("ignore")
+    figure, *arguments = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        {"estimate": estimate, "columns": columns, "modules": modules}[figure](
+            Path(folder), *arguments
+        )
+
+
+if __name__ == "__main__":
+    main()
