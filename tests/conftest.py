@@ -11,7 +11,7 @@ import pytest
 from tests import data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -77,3 +77,18 @@ def s3(no_clouds: None, stores: dict[str, Path]) -> Iterator[S3]:
         for path in stores.values():
             server.put(path, path.name)
         yield server
+
+
+@pytest.fixture(params=["object", "h5ad", "zarr"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[AnnData], AnnData | Path]:
+    """Store an AnnData in each form: as it is, or as a path."""
+
+    def store(adata: AnnData) -> AnnData | Path:
+        if request.param == "object":
+            return adata
+        path = tmp_path / f"a.{request.param}"
+        with data.writing():
+            adata.write_h5ad(path) if request.param == "h5ad" else adata.write_zarr(path)
+        return path
+
+    return store

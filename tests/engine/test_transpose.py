@@ -271,4 +271,4 @@ def test_what_is_provided_is_what_manifests_need():
 
 def test_explain_describes_the_plan():
     text = GeneProducer(ExpressionMatrix(zeros(5, 3))).explain({"var": 2}, RESOURCES)
-    assert text.startswith("genes, ")
+    assert text.startswith("genes, in memory: ")

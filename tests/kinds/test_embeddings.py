@@ -38,19 +38,6 @@ def told(function, *arguments, **options):
     return [str(one.message) for one in caught], result
 
 
-@pytest.fixture(params=["object", "h5ad", "zarr"])
-def stored(request, tmp_path):
-    def store(adata):
-        if request.param == "object":
-            return adata
-        path = tmp_path / f"a.{request.param}"
-        with writing():
-            adata.write_h5ad(path) if request.param == "h5ad" else adata.write_zarr(path)
-        return path
-
-    return store
-
-
 def test_any_array_of_obsm_is_shown_as_if_it_were_umap(stored, tmp_path):
     expected = cl.outputs(atlas(X_umap_2d=TSNE, X_umap_3d=PCA[:, 2:5]), cl.Options(**SETTINGS))
     chosen = {2: "X_tsne", "3d": "X_pca[2:5]"}

@@ -28,19 +28,6 @@ def atlas(**parts):
         return anndata.AnnData(obsm={"X_umap": UMAP}, **parts)
 
 
-@pytest.fixture(params=["object", "h5ad", "zarr"])
-def stored(request, tmp_path):
-    def store(adata):
-        if request.param == "object":
-            return adata
-        path = tmp_path / f"a.{request.param}"
-        with writing():
-            adata.write_h5ad(path) if request.param == "h5ad" else adata.write_zarr(path)
-        return path
-
-    return store
-
-
 def told(function, *arguments, **options):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
