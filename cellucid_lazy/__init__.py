@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellucid_lazy.errors import (
     CellucidLazyError,
+    ChangedError,
     ClusterError,
     CollisionError,
     DataError,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Catalogue",
     "CellucidLazyError",
+    "ChangedError",
     "ClusterError",
     "CollisionError",
     "DataError",

@@ -18,6 +18,10 @@ class MissingFileError(DataError, FileNotFoundError):
     """A path where nothing is."""
 
 
+class ChangedError(DataError):
+    """A dataset that changed since it was opened; open it again."""
+
+
 class FieldError(DataError):
     """One field that cannot be shown; the rest of the dataset can."""
 

@@ -25,8 +25,9 @@ from cellucid_lazy.engine.progress import is_shown
 from cellucid_lazy.engine.resources import detect_resources, use_client
 from cellucid_lazy.engine.run import aborting, run
 from cellucid_lazy.engine.spill import check_scratch, remove_scratch_leftovers, scratch_prefix
-from cellucid_lazy.errors import CollisionError, OptionError
+from cellucid_lazy.errors import ChangedError, CollisionError, DataError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
+from cellucid_lazy.kinds.unreadable import without_unreadable
 from cellucid_lazy.names import Name, name_problems, names_by_case
 from cellucid_lazy.options import compression_setting
 from cellucid_lazy.show import folder_summary
@@ -162,7 +163,8 @@ def to_directory(
     CollisionError
         When two keys would share a file.
     DataError
-        When the data cannot be read; nothing is left behind.
+        When genes cannot be read, or nothing can; nothing is left behind. Columns of obs, arrays of
+        obsm and a neighbour graph that cannot be read are left out, with a warning each.
     OptionError
         For a budget out of range.
     ClusterError
@@ -244,37 +246,48 @@ def to_sink(
     _check_catalogue(catalogue)
     folder = check_scratch(scratch)
     codec = codec or codec_for(catalogue.options.compression)
-    with use_client(client):
+
+    def write(dataset: Dataset, *, again: bool = False) -> Any:
         with aborting(sink):
             # Scratch counts as an input: a target that holds it would remove it.
             sink.prepare([*_local_paths(catalogue), scratch_prefix(folder)])
             remove_scratch_leftovers(folder)
             resources = detect_resources(memory_budget, retries)
-            groups = _viewer_files(catalogue, codec)
-        return run(
-            groups,
-            sink,
-            codec,
-            resources=resources,
-            scratch=folder,
-            progress=None if progress else False,
-        )
+            groups = _viewer_files(dataset, codec)
+        try:
+            return run(
+                groups,
+                sink,
+                codec,
+                resources=resources,
+                scratch=folder,
+                progress=None if progress else False,
+            )
+        except ChangedError:
+            raise
+        except DataError:
+            readable = None if again else without_unreadable(dataset)
+            if readable is None:
+                raise
+        return write(readable, again=True)
+
+    with use_client(client):
+        return write(catalogue.dataset)
 
 
-def _viewer_files(catalogue: Catalogue, codec: Codec) -> dict[Producer, dict[str, Output]]:
+def _viewer_files(dataset: Dataset, codec: Codec) -> dict[Producer, dict[str, Output]]:
     """Build the outputs that the viewer needs, by producer and by the file that each becomes."""
-    options = replace(catalogue.options, manifest_shape="export")
-    dataset = replace(catalogue.dataset, options=options, suffix=codec.suffix)
-    dataset = dataset.for_call()
+    options = replace(dataset.options, manifest_shape="export")
+    dataset = replace(dataset, options=options, suffix=codec.suffix).for_call()
     names: list[Name] = []
     for prefix, kind in KINDS.items():
         dataset = dataset.choose(prefix, kind.required(dataset))
         names += kind.names(dataset, kind.keys(dataset))
     for problem in name_problems(names):
-        raise CollisionError(f"{catalogue.source.name}: {problem}")
+        raise CollisionError(f"{dataset.source.name}: {problem}")
     for one, other in islice(names_by_case(names), 1):
         warnings.warn(
-            f"{catalogue.source.name}: {one!r} and {other!r} differ in case only; the folder "
+            f"{dataset.source.name}: {one!r} and {other!r} differ in case only; the folder "
             "cannot be copied to disks that ignore case, as of macOS and Windows. Rename one "
             "(--rename), or leave one out (--exclude)",
             UserWarning,

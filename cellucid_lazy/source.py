@@ -6,7 +6,7 @@ nothing per column or per gene. Everything here pickles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -17,7 +17,7 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from cellucid_lazy.errors import format_count
+from cellucid_lazy.errors import CellucidLazyError, DataError, format_count, missing_key
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
 
 ColumnKind = Literal["continuous", "category"]
@@ -98,6 +98,8 @@ class ObsColumn:
         Upper bound of the number of categories, where metadata tells one.
     drop_unused
         Drop unused categories, as AnnData views do.
+    read_colors
+        Reads the colours of the labels, in the order of these; None where none are stored.
     """
 
     name: str
@@ -106,6 +108,7 @@ class ObsColumn:
     read_labels: Callable[[], Sequence[object]] | None = None
     max_categories: int | None = None
     drop_unused: bool = False
+    read_colors: Callable[[], Sequence[str]] | None = None
 
     def array(self, sizes: BlockSizes = DEFAULT_SIZES) -> da.Array:
         """Make the lazy array (n_cells,)."""
@@ -354,6 +357,28 @@ class Source:
     left_out: tuple[str, ...] = ()
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
+
+    def missing(self, noun: str, key: object, available: Iterable[str]) -> CellucidLazyError:
+        """Build the error for a key that is not there, or was left out.
+
+        Parameters
+        ----------
+        noun
+            What was looked up: ``"obs column"``, ``"obsm"``.
+        key
+            The key asked for.
+        available
+            The keys that can be used.
+
+        Returns
+        -------
+        CellucidLazyError
+            DataError with the reason where the key was left out, else MissingKeyError.
+        """
+        for sentence in self.left_out:
+            if sentence.startswith(f"{noun} {key!r} is left out"):
+                return DataError(f"{self.name}: {sentence}")
+        return missing_key(noun, key, available, where=self.name)
 
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"

@@ -125,17 +125,6 @@ def test_things_that_do_not_open(thing):
     refuse(lambda: cl.open(thing), cl.DataError, type(thing).__name__, "give a path")
 
 
-def test_a_damaged_chunk(tmp_path):
-    adata = data.atlas(300, 5, slim=True)
-    path = data.write_h5ad(adata, tmp_path / "a.h5ad", compression="gzip")
-    with h5py.File(path) as root:
-        info = root["obsm/X_umap_2d"].id.get_chunk_info(0)
-    octets = bytearray(path.read_bytes())
-    octets[info.byte_offset : info.byte_offset + info.size] = bytes(info.size)
-    path.write_bytes(octets)
-    export_refused(path, tmp_path, cl.DataError, path, "obsm/X_umap_2d")
-
-
 def test_a_damaged_matrix(written, tmp_path):
     path = written()
     with h5py.File(path, "r+") as root:
@@ -145,15 +134,6 @@ def test_a_damaged_matrix(written, tmp_path):
         root["X/indices"][3] = 0
         root["X/indptr"][5] = 10**9
     export_refused(path, tmp_path, cl.DataError, path, "X", "indptr")
-
-
-def test_a_category_code_without_a_category(written, tmp_path):
-    path = written()
-    with h5py.File(path, "r+") as root:
-        root["obs/cell type/codes"][3] = 77
-    says = (path, "obs column 'cell type'", "category code 77", "5 categories")
-    export_refused(path, tmp_path, cl.DataError, *says)
-    refuse(cl.outputs(path)["obs/cell type/codes"].compute, cl.DataError, *says)
 
 
 # Embeddings and shapes
@@ -179,16 +159,18 @@ def resized(path, key, shape):
     return path
 
 
-@pytest.mark.parametrize("key", ["obsm/X_umap_2d", "obsm/velocity_umap_2d"])
-def test_embeddings_and_vectors_that_do_not_fit(key, written, tmp_path):
-    path = resized(written(), key, (59, 2))
-    export_refused(path, tmp_path, cl.DataError, path, key.split("/")[1], "59", "60")
-
-
-def test_a_latent_space_that_does_not_fit(written, tmp_path):
-    path = resized(written(), "obsm/X_pca", (59, 6))
-    options = cl.Options(latent_key="X_pca")
-    export_refused(path, tmp_path, cl.DataError, path, "X_pca", "59", options=options)
+def test_arrays_of_obsm_that_do_not_fit(written, tmp_path):
+    path = written()
+    keys = ["X_pca", "X_umap_2d", "velocity_umap_2d"]
+    for key in keys:
+        resized(path, f"obsm/{key}", (59, 2))
+    with pytest.warns(cl.LeftOutWarning) as told:
+        source = cl.open(path)
+    for key in keys:
+        says = f"obsm '{key}' is left out: obsm/{key}: has shape (59, 2), but there are 60 cells"
+        assert any(says in str(one.message) for one in told)
+    for options in (cl.Options(latent_key="X_pca"), cl.Options(embeddings={2: "X_umap_2d"})):
+        export_refused(source, tmp_path, cl.DataError, path, "is left out", "59", options=options)
 
 
 @pytest.mark.parametrize("shape", [(60, 4), (59, 5), (60,), (60, 5, 2)])

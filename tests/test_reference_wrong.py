@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import replace
 
@@ -297,32 +298,18 @@ def test_9_a_new_export_leaves_nothing_of_the_earlier_one(tmp_path):
 
 
 def test_10_categories_are_grouped_once():
-    """60,000 categories take about as long as 60: cells x categories would take minutes."""
+    """60,000 categories cost seconds: a pass over the cells for each costs 25 of CPU time."""
     n_cells = 120_000
     rng = np.random.default_rng(0)
     adata = anndata.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(n_cells)]))
     adata.obsm["X_umap"] = rng.normal(size=(n_cells, 2)).astype(np.float32)
     adata.obsm["X_pca"] = rng.normal(size=(n_cells, 5)).astype(np.float32)
-    seconds = {}
-    for count in (60, 60_000):
-        adata.obs["field"] = pd.Categorical.from_codes(
-            rng.integers(0, count, n_cells), [str(i) for i in range(count)]
-        )
-        catalogue = cl.outputs(adata, cl.Options(centroid_min_points=2))
-        seconds[count] = _cpu_seconds(
-            lambda catalogue=catalogue: cl.to_bytes(
-                catalogue, ["obs/field/codes", "obs/field/outliers", "manifest/obs"]
-            )
-        )
-    assert seconds[60_000] < 5 * seconds[60] + 3
-
-
-def _cpu_seconds(call):
-    import time
-
+    codes = rng.integers(0, 60_000, n_cells)
+    adata.obs["field"] = pd.Categorical.from_codes(codes, [str(i) for i in range(60_000)])
+    catalogue = cl.outputs(adata, cl.Options(centroid_min_points=2))
     before = time.process_time()
-    call()
-    return time.process_time() - before
+    cl.to_bytes(catalogue, ["obs/field/codes", "obs/field/outliers", "manifest/obs"])
+    assert time.process_time() - before < 12
 
 
 # 11. A NaN in latent space makes its whole category 1.

@@ -97,6 +97,8 @@ class Output:
         Set for a manifest. Its file is never compressed.
     position
         Position of a gene among the dataset's genes; 0 for other outputs.
+    colors
+        Colours of the labels, as the dataset stores them; None where it has none.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Output:
     labels: tuple[str, ...] | None = None
     manifest: Manifest | None = None
     position: int = 0
+    colors: tuple[str, ...] | None = None
 
     @cached_property
     def array(self) -> da.Array:

@@ -6,7 +6,7 @@ first access, and kept for the source. A call reads those of all its columns in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from cellucid_lazy.engine.resources import scheduler_kwargs
 from cellucid_lazy.errors import DataError, FieldError
 from cellucid_lazy.kinds.dataset import Category, Dataset
+from cellucid_lazy.kinds.embeddings import warn
 from cellucid_lazy.source import ObsColumn
 from cellucid_lazy.transforms.categories import (
+    Labels,
     code_dtype,
     encode_codes,
     encode_labels,
@@ -61,17 +63,32 @@ def read_labels(dataset: Dataset, keys: Iterable[str]) -> None:
                 unread[column.name] = find(column.array(dataset.sizes))
     if not unread:
         return
-    values = dask.compute(*unread.values(), **scheduler_kwargs())
-    for key, value in zip(unread, values, strict=True):
+    try:
+        found = dask.compute(*unread.values(), **scheduler_kwargs())
+        values = dict(zip(unread, found, strict=True))
+    except DataError:
+        values = _read_one_by_one(dataset, unread)
+    for key, value in values.items():
         if dataset.column(key).read_labels is None:
             dataset.findings.uniques[key] = np.asarray(value).item()
         else:
             dataset.findings.used_codes[key] = value
 
 
+def _read_one_by_one(dataset: Dataset, unread: Mapping[str, da.Array]) -> dict[str, Any]:
+    """Read what can be read, and note why the others cannot: one column never takes the rest."""
+    values: dict[str, Any] = {}
+    for key, array in unread.items():
+        try:
+            (values[key],) = dask.compute(array, **scheduler_kwargs())
+        except DataError as problem:
+            dataset.findings.unreadable[key] = str(problem).removeprefix(f"{dataset.source.name}: ")
+    return values
+
+
 def _is_unread(dataset: Dataset, column: ObsColumn) -> bool:
     """Whether labels, or used codes, must be read and have not been."""
-    if column.kind != "category":
+    if column.kind != "category" or column.name in dataset.findings.unreadable:
         return False
     if column.read_labels is None:
         return column.name not in dataset.findings.uniques
@@ -81,17 +98,21 @@ def _is_unread(dataset: Dataset, column: ObsColumn) -> bool:
 def _category(dataset: Dataset, column: ObsColumn) -> Category:
     where = f"{dataset.source.name}: obs column {column.name!r}"
     try:
+        if column.name in dataset.findings.unreadable:
+            raise FieldError(dataset.findings.unreadable[column.name])
         if column.read_labels is None:
             return _from_values(dataset, column)
         return _from_codes(dataset, column, column.read_labels(), where)
-    except FieldError as problem:
-        raise FieldError(f"{where}: {problem}") from problem
+    except DataError as problem:
+        reason = str(problem).removeprefix(f"{dataset.source.name}: ")
+        raise FieldError(f"{where}: {reason}") from problem
 
 
 def _from_values(dataset: Dataset, column: ObsColumn) -> Category:
     """Make the category of a column whose cells hold labels."""
     found = dataset.findings.uniques[column.name]
     labels = merge_labels(found.values)
+    stored = np.arange(len(found.values))
     codes = encode_labels(
         column.array(dataset.sizes),
         categories=found.values,
@@ -99,7 +120,7 @@ def _from_values(dataset: Dataset, column: ObsColumn) -> Category:
         dtype=_dtype(dataset, len(labels.names) or found.n_unique),
         code_of=labels.code_of,
     )
-    return Category(labels.names, codes)
+    return Category(labels.names, codes, _colors(dataset, column, stored, len(stored), labels))
 
 
 def _from_codes(
@@ -126,7 +147,34 @@ def _from_codes(
         field=where,
         error=DataError,
     )
-    return Category(labels.names, codes)
+    return Category(labels.names, codes, _colors(dataset, column, used, n_stored, labels))
+
+
+def _colors(
+    dataset: Dataset,
+    column: ObsColumn,
+    used: NDArray[np.integer[Any]],
+    n_stored: int,
+    labels: Labels,
+) -> tuple[str, ...] | None:
+    """Read the colours of a column's labels; warns of those that cannot be used."""
+    if column.read_colors is None:
+        return None
+    where = f"the colours of obs column {column.name!r} are left out"
+    try:
+        stored = column.read_colors()
+    except DataError as problem:
+        warn(dataset.source, f"{where}: {problem}")
+        return None
+    if len(stored) != n_stored:
+        warn(dataset.source, f"{where}: there are {len(stored):,} for {n_stored:,} categories")
+        return None
+    colors = [stored[position] for position in used.tolist()]
+    if labels.code_of is not None:
+        # Of categories that are equal as text, the first one's.
+        _, first = np.unique(labels.code_of, return_index=True)
+        colors = [colors[position] for position in first.tolist()]
+    return tuple(colors)
 
 
 def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:

@@ -56,7 +56,7 @@ def build(dataset: Dataset, name: Name) -> Output:
         (nan,),
         edge_dtype(dataset.source.n_cells),
         partial(_end, dataset, name.key),
-        {"counts": partial(_counts, dataset)},
+        {"counts": partial(counts, dataset)},
     )
 
 
@@ -95,7 +95,7 @@ def _end(dataset: Dataset, end: str) -> da.Array:
     return _ENDS[end](_edges(dataset))
 
 
-def _counts(dataset: Dataset) -> da.Array:
+def counts(dataset: Dataset) -> da.Array:
     """Make the lazy number of edges and largest number of neighbours."""
     return dataset.array("edge counts", lambda: edge_counts(_edges(dataset)))
 
@@ -105,7 +105,7 @@ def _stats(n_edges: int | None) -> dict[str, Any]:
 
 
 def _identity(dataset: Dataset) -> Manifest:
-    return Manifest({_COUNTS: _counts(dataset)}, _render_identity)
+    return Manifest({_COUNTS: counts(dataset)}, _render_identity)
 
 
 def _render_identity(values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _manifest(dataset: Dataset) -> Manifest:
         "destinationsPath": _path("dst") + dataset.suffix,
         "compression": None if live else options.compression,
     }
-    return Manifest({_COUNTS: _counts(dataset)}, partial(_render, document))
+    return Manifest({_COUNTS: counts(dataset)}, partial(_render, document))
 
 
 def _render(document: dict[str, Any], values: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from cellucid_lazy.errors import (
     missing_key,
 )
 from cellucid_lazy.graph import spillable
-from cellucid_lazy.kinds.embeddings import Shown, check_rows, choose_shown, is_umap_field, warn
+from cellucid_lazy.kinds.embeddings import Shown, choose_shown, is_umap_field, warn
 from cellucid_lazy.names import Name
 from cellucid_lazy.options import Options
 from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
@@ -46,10 +46,13 @@ class Category(NamedTuple):
         Distinct, in category order.
     codes
         Lazy codes (n_cells,), the largest value of the type for missing.
+    colors
+        Of the labels; None where none are stored.
     """
 
     labels: tuple[str, ...]
     codes: da.Array
+    colors: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -62,12 +65,15 @@ class Findings:
         Distinct values of obs columns whose labels are not stored.
     used_codes
         Codes that a cell has, of obs columns whose unused categories are dropped.
+    unreadable
+        Why labels, or codes, of obs columns cannot be read.
     gene_positions
         By column of var: the position of each gene identifier.
     """
 
     uniques: dict[str, Uniques] = field(default_factory=dict)
     used_codes: dict[str, NDArray[np.integer[Any]]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     gene_positions: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -175,8 +181,30 @@ class Dataset:
     def column(self, key: str) -> ObsColumn:
         """Look up an obs column. Raises MissingKeyError when there is none of that name."""
         if key not in self.source.obs:
-            raise missing_key("obs column", key, self.source.obs, where=self.source.name)
+            raise self.source.missing("obs column", key, self.source.obs)
         return self.source.obs[key]
+
+    def without(
+        self, obs: Iterable[str], obsm: Iterable[str], *, graph: bool, reasons: Iterable[str]
+    ) -> Dataset:
+        """Leave columns of obs, arrays of obsm or the neighbour graph out, as if never stored.
+
+        `reasons` has a sentence for each. Raises as `resolve` does, where the options ask for one.
+        """
+        source = replace(
+            self.source,
+            obs={key: column for key, column in self.source.obs.items() if key not in set(obs)},
+            obsm={key: array for key, array in self.source.obsm.items() if key not in set(obsm)},
+            connectivities=None if graph else self.source.connectivities,
+            left_out=(*self.source.left_out, *reasons),
+        )
+        return replace(
+            self,
+            source=source,
+            shown=choose_shown(source, self.options.chosen_embeddings),
+            latent_key=_latent_key(source, self.options),
+            shared=Shared(),
+        )
 
     def array_producer(self) -> ArrayProducer:
         """Return the producer of outputs that are arrays."""
@@ -249,7 +277,7 @@ def _renamed(source: Source, names: Mapping[str, str]) -> Source:
     for old in columns:
         key = old.removeprefix("obs/")
         if key not in source.obs:
-            raise missing_key("obs column", key, source.obs, where=source.name)
+            raise source.missing("obs column", key, source.obs)
     keys = [columns.get(f"obs/{key}", key) for key in source.obs]
     repeated = sorted({key for key in keys if keys.count(key) > 1})
     if repeated:
@@ -302,14 +330,9 @@ def _gene_positions(source: Source, column: str) -> dict[str, int]:
 def _latent_key(source: Source, options: Options) -> str | None:
     if options.latent_key is not None:
         if options.latent_key not in source.obsm:
-            raise missing_key("obsm key", options.latent_key, source.obsm, where=source.name)
-        check_rows(source, options.latent_key)
+            raise source.missing("obsm", options.latent_key, source.obsm)
         return options.latent_key
-    usable = [
-        key
-        for key, obsm in source.obsm.items()
-        if obsm.shape[0] == source.n_cells and len(obsm.shape) == 2 and obsm.shape[1]
-    ]
+    usable = [key for key, obsm in source.obsm.items() if len(obsm.shape) == 2 and obsm.shape[1]]
     known = [key for key in _LATENT_KEYS if key in usable]
     others = [key for key in usable if not key.startswith("X_umap") and not is_umap_field(key)]
     return next(iter(known + others), None)

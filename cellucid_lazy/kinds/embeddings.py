@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from cellucid_lazy.errors import DataError, LeftOutWarning, format_count, missing_key
+from cellucid_lazy.errors import DataError, LeftOutWarning, format_count
 from cellucid_lazy.options import parse_embedding
 from cellucid_lazy.source import Source
 
@@ -90,10 +90,7 @@ def way_to_choose(source: Source) -> str:
     usable = {
         key: obsm.shape[1]
         for key, obsm in source.obsm.items()
-        if len(obsm.shape) == 2
-        and obsm.shape[0] == source.n_cells
-        and obsm.shape[1] >= 2
-        and not _field_of(key, ["umap"])[0]
+        if len(obsm.shape) == 2 and obsm.shape[1] >= 2 and not _field_of(key, ["umap"])[0]
     }
     if not usable:
         return "obsm has no array that could be one; store it there, such as X_umap"
@@ -106,15 +103,6 @@ def way_to_choose(source: Source) -> str:
     )
 
 
-def check_rows(source: Source, key: str) -> None:
-    """Refuse an array of obsm that has not a row per cell."""
-    n_rows = source.obsm[key].shape[0]
-    if n_rows != source.n_cells:
-        raise DataError(
-            f"{source.name}: obsm {key!r} has {n_rows:,} rows for {source.n_cells:,} cells"
-        )
-
-
 def warn(source: Source, problem: str) -> None:
     """Warn of something that is left out."""
     warnings.warn(f"{source.name}: {problem}", LeftOutWarning, stacklevel=6)
@@ -125,8 +113,7 @@ def _chosen(source: Source, dimension: str, text: str) -> Embedding:
     # A key may look like one with columns.
     key, columns = (text, None) if text in source.obsm else parse_embedding(text)
     if key not in source.obsm:
-        raise missing_key("obsm key", key, source.obsm, where=source.name)
-    check_rows(source, key)
+        raise source.missing("obsm", key, source.obsm)
     shape, width = source.obsm[key].shape, DIMENSIONS[dimension]
     found = shape[1] if len(shape) == 2 else 0
     taken = found if columns is None else len(range(found)[columns])
@@ -152,7 +139,6 @@ def _umap(source: Source) -> tuple[dict[str, Embedding], dict[str, Any] | None]:
         key = f"X_umap_{dimension}"
         if key not in source.obsm:
             continue
-        check_rows(source, key)
         shape = source.obsm[key].shape
         if shape[1:] == (width,):
             found[dimension] = Embedding(key)
@@ -163,7 +149,7 @@ def _umap(source: Source) -> tuple[dict[str, Embedding], dict[str, Any] | None]:
     spelled = next((key for key in ("X_umap", *_SPELLINGS) if key in source.obsm), None)
     resolution = None
     if spelled is not None:
-        resolution = _resolve_umap(source.obsm[spelled].shape, source.n_cells, found)
+        resolution = _resolve_umap(source.obsm[spelled].shape, found)
         if resolution["action"] == "used_as":
             found[f"{resolution['dim']}d"] = Embedding(spelled)
             if spelled != "X_umap":
@@ -181,21 +167,15 @@ def _umap(source: Source) -> tuple[dict[str, Embedding], dict[str, Any] | None]:
 # By the reason that the format reports; an embedding that is stored twice is no problem.
 _UMAP_PROBLEMS = {
     "invalid_shape": "shape {shape}; cells by columns are needed",
-    "row_count_mismatch": "shape {shape}, but there are {expected_rows:,} cells",
     "unsupported_dim": "{n_dims} columns; 1, 2 or 3 are supported",
 }
 
 
-def _resolve_umap(
-    shape: tuple[int, ...], n_cells: int, found: Mapping[str, Embedding]
-) -> dict[str, Any]:
+def _resolve_umap(shape: tuple[int, ...], found: Mapping[str, Embedding]) -> dict[str, Any]:
     """Decide how ``X_umap`` is used, in the format's own words."""
     ignored = {"source_key": "X_umap", "action": "ignored"}
     if len(shape) != 2:
         return {**ignored, "reason": "invalid_shape", "shape": list(shape)}
-    if shape[0] != n_cells:
-        expected = {"shape": list(shape), "expected_rows": n_cells}
-        return {**ignored, "reason": "row_count_mismatch", **expected}
     width = shape[1]
     if width not in DIMENSIONS.values():
         return {**ignored, "reason": "unsupported_dim", "n_dims": width}
@@ -217,7 +197,6 @@ def _vector_fields(
         name, basis, named = found[key]
         if not name:
             continue
-        check_rows(source, key)
         shape = source.obsm[key].shape
         width = shape[1] if len(shape) == 2 else 1
         dimension = named or f"{width}d"

@@ -73,14 +73,16 @@ def build(dataset: Dataset, name: Name) -> Output:
     """Build a column, or outlier quantiles. Raises FieldError when it cannot be shown."""
     shape = (dataset.source.n_cells,)
     if name.part == "codes":
-        labels, codes = category(dataset, name.key)
+        labels, codes, colors = category(dataset, name.key)
         path = _path(name, file_extension(codes.dtype))
         statistics = {
             f"centroids/{dimension}": partial(_centroids, dataset, name.key, dimension)
             for dimension in dataset.shown.embeddings
         }
         array = partial(_codes, dataset, name.key)
-        return Output(str(name), prefix, path, shape, codes.dtype, array, statistics, labels)
+        return Output(
+            str(name), prefix, path, shape, codes.dtype, array, statistics, labels, colors=colors
+        )
     if name.part == "outliers":
         category(dataset, name.key)
     dtype = values_dtype(dataset.options.obs_continuous_quantization)
@@ -143,7 +145,7 @@ def _continuous(dataset: Dataset, key: str) -> da.Array:
 
 def _outliers(dataset: Dataset, key: str) -> da.Array:
     """Make the lazy outlier quantile of each cell in its category; 0 without latent space."""
-    labels, codes = category(dataset, key)
+    labels, codes, _ = category(dataset, key)
     if dataset.latent_key is None:
         return da.zeros(dataset.source.n_cells, chunks=codes.chunks, dtype=np.float32)
     latent, again = dataset.two_passes(dataset.latent_key)
@@ -169,7 +171,7 @@ def _range(dataset: Dataset, name: Name) -> da.Array:
 
 
 def _centroids(dataset: Dataset, key: str, dimension: str) -> da.Array:
-    labels, codes = category(dataset, key)
+    labels, codes, _ = category(dataset, key)
     return centroids(
         points.points(dataset, dimension),
         codes,
@@ -242,7 +244,7 @@ def _schemas(dataset: Dataset, continuous: bool, categories: bool) -> dict[str, 
 
 
 def _category_row(dataset: Dataset, key: str) -> list[Any]:
-    labels, codes = category(dataset, key)
+    labels, codes, _ = category(dataset, key)
     return [key, list(labels), codes.dtype.name, int(np.iinfo(codes.dtype).max)]
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from cellucid_lazy.errors import DataError, missing_key, no_raw
+from cellucid_lazy.errors import (
+    CellucidLazyError,
+    DataError,
+    MissingKeyError,
+    missing_key,
+    no_raw,
+)
 from cellucid_lazy.readers.elements import (
     attribute,
     encoding,
@@ -14,16 +21,29 @@ from cellucid_lazy.readers.elements import (
     stored_matrix,
     stored_obsm,
 )
-from cellucid_lazy.readers.frames import frame_keys, frame_length, gene_id_reader, obs_column
+from cellucid_lazy.readers.frames import (
+    color_reader,
+    frame_keys,
+    frame_length,
+    gene_id_reader,
+    obs_column,
+)
 from cellucid_lazy.readers.graphs import Found, find_graph
 from cellucid_lazy.readers.mistaken import describe_tree
 from cellucid_lazy.readers.storage import Tree
-from cellucid_lazy.source import ExpressionMatrix, Matrix, NeighbourGraph, ObsColumn, Source
+from cellucid_lazy.source import (
+    ExpressionMatrix,
+    Matrix,
+    NeighbourGraph,
+    ObsColumn,
+    ObsmArray,
+    Source,
+)
 
 T = TypeVar("T")
 
-# What reading the metadata of a damaged or odd element may raise.
-PROBLEMS = (DataError, KeyError, TypeError, ValueError, OSError)
+# How scanpy ends the key of uns that holds the colours of an obs column.
+COLORS = "_colors"
 
 
 def describe(
@@ -56,20 +76,32 @@ def describe(
     MissingKeyError
         When the layer, raw or the neighbour graph asked for is not there.
     """
-    root, path = tree.root, tree.path
-    for part in ("obs", "var"):
-        if part not in root or is_array(root[part]):
-            what = describe_tree(root) or f"no group {part!r}; is this an AnnData file?"
-            raise DataError(f"{path}: {what}")
+    path, obs = tree.path, _node(tree, "obs")
+    if obs is None or is_array(obs):
+        what = describe_tree(tree.root) or "no group 'obs'; is this an AnnData file?"
+        raise DataError(f"{path}: {what}")
     left_out: list[str] = []
-    obs, obsm = root["obs"], root.get("obsm", {})
     n_cells = frame_length(tree, obs)
+    obsm, uns = (_members(tree, key, left_out) for key in ("obsm", "uns"))
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
     n_genes = frame_length(tree, var)
     matrix = None if node is None else stored_matrix(tree, node)
 
+    keys = frame_keys(obs)
+    colors = usable(
+        "uns",
+        [name for name in uns if name.removesuffix(COLORS) in set(keys) - {name}],
+        lambda name: color_reader(tree, uns[name]),
+        left_out,
+        path,
+    )
+
     def column(key: str) -> ObsColumn:
-        return obs_column(tree, obs, key, n_cells)
+        found = obs_column(tree, obs, key, n_cells)
+        return replace(found, read_colors=colors.get(f"{key}{COLORS}"))
+
+    def array(key: str) -> ObsmArray:
+        return stored_obsm(tree, obsm[key], n_cells)
 
     return Source(
         name=path,
@@ -78,15 +110,16 @@ def describe(
         is_backed=tree.is_backed,
         n_cells=n_cells,
         n_genes=n_genes,
-        obs=usable("obs column", frame_keys(obs), column, left_out, path),
-        obsm=usable("obsm", sorted(obsm), lambda key: stored_obsm(tree, obsm[key]), left_out, path),
+        obs=usable("obs column", keys, column, left_out, path),
+        obsm=usable("obsm", sorted(obsm), array, left_out, path),
         expression=check_expression(matrix, n_cells, n_genes, path),
-        connectivities=_graph(tree, n_cells, neighbors_key, left_out),
+        connectivities=_graph(tree, uns, n_cells, neighbors_key, left_out),
         var_keys=frame_keys(var),
         read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
+        matrices=_matrices(tree, left_out),
+        read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
+        # Last: the lines before add to it.
         left_out=tuple(left_out),
-        matrices=_matrices(root),
-        read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree),
     )
 
 
@@ -123,48 +156,107 @@ def usable(
             if key in found:
                 raise DataError("another one has the same name")
             found[key] = describe_key(key)
-        except PROBLEMS as problem:
-            reason = str(problem).removeprefix(f"{path}: ")
-            left_out.append(f"{noun} {key!r} is left out: {reason}")
+        except Exception as problem:
+            left_out.append(f"{noun} {key!r} is left out: {reason(problem, path)}")
     return found
+
+
+def reason(problem: Exception, path: str = "") -> str:
+    """Say in one line why something cannot be used, without the file's name.
+
+    A damaged or odd element makes HDF5, zarr and Python raise errors of any type.
+    """
+    if isinstance(problem, CellucidLazyError):
+        return str(problem).removeprefix(f"{path}: ")
+    return f"it cannot be read ({type(problem).__name__}: {' '.join(str(problem).split())})"
+
+
+class _Members(Mapping[str, Any]):
+    """The members of a stored group, listed once; one that is damaged raises when it is taken."""
+
+    def __init__(self, group: Any, keys: Iterable[str]) -> None:
+        self._group, self._keys = group, tuple(keys)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._group[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _members(tree: Tree, key: str, left_out: list[str]) -> Mapping[str, Any]:
+    """Return a group that may be missing, or null; one that cannot be read is left out."""
+    try:
+        group = tree.root.get(key)
+        if group is None or (is_array(group) and encoding(group) in ("", "null")):
+            return {}
+        return _Members(group, tree.keys(group))
+    except Exception as problem:
+        left_out.append(f"{key} is left out: {reason(problem)}")
+        return {}
+
+
+def _node(tree: Tree, *keys: str) -> Any:
+    """Return a group or an array; None where there is none.
+
+    Raises
+    ------
+    DataError
+        When it cannot be read.
+    """
+    node, name = tree.root, "/".join(keys)
+    try:
+        for key in keys:
+            if key not in node:
+                return None
+            node = node[key]
+    except Exception as problem:
+        raise DataError(f"{tree.path}: {name}: {reason(problem)}") from problem
+    return node
 
 
 def _expression_nodes(tree: Tree, *, layer: str | None, use_raw: bool) -> tuple[Any, Any]:
     """Return the matrix that serves as expression, or None, and its var."""
-    root = tree.root
     check_choice(layer, use_raw=use_raw, name=tree.path)
-    if use_raw:
-        if "raw" not in root or "X" not in root["raw"]:
-            raise no_raw(tree.path)
-        return root["raw"]["X"], root["raw"]["var"]
-    if layer is not None:
-        layers = root.get("layers", {})
-        if layer not in list(layers):
-            raise missing_key("layer", layer, layers, where=tree.path)
-        return layers[layer], root["var"]
-    has_matrix = "X" in root and encoding(root["X"]) != "null"
-    return root["X"] if has_matrix else None, root["var"]
+    if layer is not None and layer not in (layers := _members(tree, "layers", [])):
+        raise missing_key("layer", layer, layers, where=tree.path)
+    keys = ("raw", "X") if use_raw else ("X",) if layer is None else ("layers", layer)
+    node, var = _node(tree, *keys), _node(tree, *(("raw", "var") if use_raw else ("var",)))
+    if use_raw and (node is None or var is None):
+        raise no_raw(tree.path)
+    if var is None or is_array(var):
+        raise DataError(f"{tree.path}: no group 'var'; is this an AnnData file?")
+    return None if node is None or encoding(node) == "null" else node, var
 
 
-def _matrices(root: Any) -> dict[str, tuple[int, ...]]:
+def _matrices(tree: Tree, left_out: list[str]) -> dict[str, tuple[int, ...]]:
     """Find the shapes of all matrices that could serve as expression."""
-    layers = root.get("layers", {})
-    nodes = {"X": root.get("X"), **{f"layers/{key}": layers[key] for key in layers}}
-    raw = root.get("raw")
-    if raw is not None and not is_array(raw):
-        nodes["raw/X"] = raw.get("X")
-    return {
-        key: tuple(node.shape) if is_array(node) else tuple(attribute(node, "shape") or ())
-        for key, node in nodes.items()
-        if node is not None and encoding(node) != "null"
-    }
+    layers, raw = (_members(tree, key, left_out) for key in ("layers", "raw"))
+    keys = {"X": ("X",), **{f"layers/{key}": ("layers", key) for key in layers}}
+    if "X" in raw:
+        keys["raw/X"] = ("raw", "X")
+    shapes = usable("matrix", keys, lambda name: _matrix_shape(_node(tree, *keys[name])), left_out)
+    return {key: shape for key, shape in shapes.items() if shape is not None}
 
 
-def _raw_gene_ids(tree: Tree) -> Callable[[str], list[str]] | None:
-    raw = tree.root.get("raw")
-    if raw is None or is_array(raw) or "var" not in raw:
+def _matrix_shape(node: Any) -> tuple[int, ...] | None:
+    if node is None or encoding(node) == "null":
         return None
-    return gene_id_reader(tree, raw["var"], "raw/var")
+    shape = node.shape if is_array(node) else attribute(node, "shape")
+    return tuple(int(length) for length in shape or ())
+
+
+def _raw_gene_ids(tree: Tree, left_out: list[str]) -> Callable[[str], list[str]] | None:
+    raw = _members(tree, "raw", [])  # a word about it is among the matrices'
+    if "var" not in raw:
+        return None
+    read = usable("raw", ["var"], lambda key: gene_id_reader(tree, raw[key], "raw/var"), left_out)
+    return read.get("var")
 
 
 def check_choice(layer: str | None, *, use_raw: bool, name: str) -> None:
@@ -205,16 +297,26 @@ def check_graph(
         return None
     try:
         return describe_graph(found.matrix, found.name)
-    except PROBLEMS as problem:
-        left_out.append(f"the neighbour graph, {found.name}, is left out: {problem}")
+    except Exception as problem:
+        left_out.append(f"the neighbour graph, {found.name}, is left out: {reason(problem)}")
         return None
 
 
 def _graph(
-    tree: Tree, n_cells: int, neighbors_key: str | None, left_out: list[str]
+    tree: Tree,
+    uns: Mapping[str, Any],
+    n_cells: int,
+    neighbors_key: str | None,
+    left_out: list[str],
 ) -> NeighbourGraph | None:
-    obsp, uns = (tree.root.get(key, {}) for key in ("obsp", "uns"))
-    found = find_graph(obsp, uns, neighbors_key, tree.path)
+    obsp = _members(tree, "obsp", left_out)
+    try:
+        found = find_graph(obsp, uns, neighbors_key, tree.path)
+    except MissingKeyError:
+        raise
+    except Exception as problem:
+        left_out.append(f"the neighbour graph is left out: {reason(problem, tree.path)}")
+        return None
 
     def described(node: Any, name: str) -> NeighbourGraph:
         return neighbour_graph(stored_matrix(tree, node), n_cells, name)

@@ -113,14 +113,23 @@ def _sparse_matrix(tree: Tree, group: Any, name: str) -> SparseMatrix:
     )
 
 
-def stored_obsm(tree: Tree, node: Any) -> ObsmArray:
+def stored_obsm(tree: Tree, node: Any, n_cells: int) -> ObsmArray:
     """Describe an entry of obsm: a dense or sparse array, or a dataframe of numbers.
 
     Raises
     ------
     DataError
-        When it holds no real numbers.
+        When it holds no real numbers, or has not a row per cell.
     """
+    found = _obsm_entry(tree, node)
+    if found.shape[:1] != (n_cells,):
+        raise DataError(
+            f"{location(tree, node)}: has shape {found.shape}, but there are {n_cells:,} cells"
+        )
+    return found
+
+
+def _obsm_entry(tree: Tree, node: Any) -> ObsmArray:
     if is_array(node):
         return obsm_array(_numeric_reader(tree, node))
     name = location(tree, node)

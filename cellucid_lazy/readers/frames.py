@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,8 +30,16 @@ ReadLabels = Callable[[], list[object]]
 
 
 def frame_keys(frame: Any) -> tuple[str, ...]:
-    """Return the columns of a stored dataframe, in order."""
-    return tuple(attribute(frame, "column-order") or ())
+    """Return the columns of a stored dataframe, in order; all there are where no order is noted."""
+    try:
+        keys = attribute(frame, "column-order")
+    except (ValueError, TypeError, OSError):  # what the attribute holds cannot be read
+        keys = None
+    if isinstance(keys, str):
+        return (keys,)
+    if isinstance(keys, (list, tuple)) and all(isinstance(key, str) for key in keys):
+        return tuple(keys)
+    return tuple(key for key in frame if key not in (_index_key(frame), "__categories"))
 
 
 def frame_length(tree: Tree, frame: Any) -> int:
@@ -38,13 +47,23 @@ def frame_length(tree: Tree, frame: Any) -> int:
     key = _index_key(frame)
     if key not in frame:
         raise DataError(f"{location(tree, frame)}: no index {key!r}; is this an AnnData file?")
-    index = frame[key]
-    values = index if is_array(index) else index["codes" if "codes" in index else "values"]
-    return int(values.shape[0])
+    try:
+        index = frame[key]
+        values = index if is_array(index) else index["codes" if "codes" in index else "values"]
+        return int(values.shape[0])
+    except Exception as problem:
+        # Damaged nodes make HDF5, zarr and Python raise errors of any type.
+        raise DataError(
+            f"{location(tree, frame)}: the index {key!r} cannot be read ({problem})"
+        ) from problem
 
 
 def _index_key(frame: Any) -> str:
-    return str(attribute(frame, "_index") or "_index")
+    """Return the column that holds the row names; tools that note no key call it so."""
+    key = attribute(frame, "_index")
+    if isinstance(key, str):
+        return key
+    return "index" if "index" in frame and "_index" not in frame else "_index"
 
 
 def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
@@ -123,6 +142,23 @@ def _missing_number(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.floa
     return np.where(mask, np.float32(np.nan), to_float32(values))
 
 
+def color_reader(tree: Tree, node: Any) -> Callable[[], list[str]]:
+    """Prepare to read the colours of a category's labels, an array of text in uns.
+
+    Raises
+    ------
+    DataError
+        When it is no list of texts.
+    """
+    if not is_array(node) or len(node.shape) != 1:
+        raise DataError(f"{location(tree, node)}: is no list of colours")
+    return partial(_read_colors, tree.reader(node))
+
+
+def _read_colors(colors: ArrayReader) -> list[str]:
+    return [str(color) for color in colors.read().tolist()]
+
+
 def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]]:
     """Prepare to read gene identifiers from the index of var or a column.
 
@@ -143,10 +179,9 @@ def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]
     index, keys = _index_key(var), frame_keys(var)
     columns: dict[str, ReadLabels] = {}
     for key in (index, *keys):
-        try:
+        # An odd or damaged column of var matters only to those who ask for it.
+        with suppress(Exception):
             columns[key] = _column_labels(tree, var, key)
-        except (DataError, KeyError, TypeError, ValueError):
-            continue  # an odd column of var matters only to those who ask for it
     return partial(_read_gene_ids, columns, index, keys, f"{tree.path}: {name}")
 
 

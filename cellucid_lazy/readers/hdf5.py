@@ -21,7 +21,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from cellucid_lazy.errors import DataError
+from cellucid_lazy.errors import CellucidLazyError, ChangedError, DataError
 from cellucid_lazy.readers.storage import Tree
 
 # Filters beyond HDF5's own register themselves where they are installed.
@@ -62,9 +62,11 @@ class Hdf5:
             with h5py.File(path, "r") as root:
                 reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
                 yield Tree(path, root, reader, is_backed=True)
-        except OSError as problem:
-            if isinstance(problem, DataError):
-                raise
+        except CellucidLazyError:
+            raise
+        except Exception as problem:
+            # A damaged file makes HDF5, and what is made of its attributes, raise errors of any
+            # type.
             advice = _LOCKED if "lock file" in str(problem) else ""
             raise DataError(f"{path}: cannot be read as HDF5: {problem}{advice}") from problem
 
@@ -192,7 +194,7 @@ class Hdf5Array:
         except OSError as error:
             raise DataError(f"{self.path}: cannot read {self.key}: {error}") from error
         if found != self.fingerprint:
-            raise DataError(
+            raise ChangedError(
                 f"{self.path}: the file changed since it was opened; open it again "
                 f"(reading {self.key}; size and time were {self.fingerprint}, are {found})"
             )

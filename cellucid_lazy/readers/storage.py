@@ -29,12 +29,15 @@ class Tree(NamedTuple):
         Makes the reader of an array; one of text has dtype object and reads Python strings.
     is_backed
         Whether the reference exporter opens such a dataset in backed mode.
+    keys
+        Lists the members of a group, damaged ones too.
     """
 
     path: str
     root: Any
     reader: Callable[[Any], ArrayReader]
     is_backed: bool = False
+    keys: Callable[[Any], list[str]] = list
 
 
 class Storage(Protocol):

@@ -20,7 +20,8 @@ class Sink(Protocol):
     """Where named files go; this half stays with the caller.
 
     ``prepare`` comes first, then ``begin``. Then ``commit`` comes once all files are written.
-    Whatever fails, ``abort`` comes last; it may come first, and twice.
+    Whatever fails, ``abort`` comes last; it may come first, and twice. After it ``prepare`` may
+    come again.
     """
 
     def prepare(self, inputs: Sequence[str]) -> None:

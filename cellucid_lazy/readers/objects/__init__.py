@@ -15,6 +15,7 @@ from anndata import AnnData
 from dask.graph_manipulation import clone
 
 from cellucid_lazy.errors import DataError, FallbackWarning
+from cellucid_lazy.readers.dataset import COLORS
 from cellucid_lazy.readers.objects.loaded import describe_loaded
 from cellucid_lazy.readers.objects.view import subset
 from cellucid_lazy.source import Source
@@ -113,6 +114,11 @@ def _load_frames(adata: AnnData, *, use_raw: bool) -> AnnData:
         layers=_all_renamed(adata.layers),
         obsm=_all_renamed(adata.obsm),
         obsp=_all_renamed(adata.obsp),
+        uns={
+            key: value
+            for key, value in adata.uns.items()
+            if key == "neighbors" or key.endswith(COLORS)
+        },
     )
     if use_raw and adata.raw is not None:
         var = _load_frame(adata.raw.var)

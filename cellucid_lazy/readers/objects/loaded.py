@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,13 @@ from scipy import sparse
 
 from cellucid_lazy.errors import DataError, FieldError, missing_key, no_raw
 from cellucid_lazy.graph import rechunk, whole_rows
-from cellucid_lazy.readers.dataset import check_choice, check_expression, check_graph, usable
+from cellucid_lazy.readers.dataset import (
+    COLORS,
+    check_choice,
+    check_expression,
+    check_graph,
+    usable,
+)
 from cellucid_lazy.readers.elements import (
     check_numeric,
     lazy_array,
@@ -58,7 +65,10 @@ def describe_loaded(
     obsm = {str(key): value for key, value in adata.obsm.items()}
 
     def column(key: str) -> ObsColumn:
-        return _column(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
+        found = _column(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
+        colors = adata.uns.get(f"{key}{COLORS}")
+        is_list = np.ndim(colors) == 1
+        return replace(found, read_colors=partial(_read_colors, colors) if is_list else None)
 
     def array(key: str) -> ObsmArray:
         return _obsm_array(obsm[key], f"{token}-obsm-{key}", f"obsm/{key}")
@@ -232,6 +242,10 @@ def _categories(series: pd.Series[Any]) -> pd.Series[Any]:
         return series if hasattr(series, "cat") else series.astype("category")
     except TypeError as problem:
         raise FieldError(f"its values cannot be categories: {problem}") from problem
+
+
+def _read_colors(colors: Any) -> list[str]:
+    return [str(color) for color in np.asarray(colors).tolist()]
 
 
 def _read_gene_ids(var: pd.DataFrame, name: str, column: str) -> list[str]:

@@ -42,7 +42,7 @@ class Zarr:
             root, modified = store.open_root(url, options)
             describe = partial(ZarrArray.describe, url=url, options=options, modified=modified)
             # Without consolidated metadata, describing an AnnData goes on asking the store.
-            yield Tree(url, root, describe)
+            yield Tree(url, root, describe, keys=store.member_names)
         except CellucidLazyError:
             raise
         except Exception as problem:

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cellucid_lazy.errors import DataError
+from cellucid_lazy.errors import ChangedError, DataError
 from cellucid_lazy.readers.zarr.store import StorageOptions, key_value_store
 
 # Size in bytes and time of writing in nanoseconds.
@@ -114,7 +114,7 @@ class ZarrArray:
 
     def _check_fingerprint(self) -> None:
         if _quick_fingerprint(self.url, self.key) != self.quick_fingerprint:
-            raise DataError(f"{self.url}: {self.key} changed since it was opened; open it again")
+            raise ChangedError(f"{self.url}: {self.key} changed since it was opened; open it again")
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import zarr
+from zarr.core.sync import sync
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, MissingFileError, OptionError
 from cellucid_lazy.readers.mistaken import folder_in_zip
@@ -163,6 +164,19 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
         with suppress(Exception):  # the first error says more
             return open_group(key_value_store(url, options), use_consolidated=False), modified
         raise
+
+
+def member_names(group: zarr.Group) -> list[str]:
+    """List the members of a group, damaged ones too."""
+    try:
+        return list(group)
+    except Exception:  # what zarr raises for metadata that it cannot read
+        names: list[str] = sync(_listed(group))
+        return [name for name in names if not name.startswith(".") and name != "zarr.json"]
+
+
+async def _listed(group: zarr.Group) -> list[str]:
+    return [name.rstrip("/") async for name in group.store.list_dir(group.path)]
 
 
 def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
