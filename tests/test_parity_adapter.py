@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cellucid_lazy as cl
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 from tests import data, oracle
 from tests.helpers import SMALL, small_grid, with_sizes
 
