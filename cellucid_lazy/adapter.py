@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -26,7 +27,7 @@ from cellucid_lazy.engine.resources import memory_budget as settle_budget
 from cellucid_lazy.errors import ClosedError, DataError, missing_key
 from cellucid_lazy.export import to_bytes
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
-from cellucid_lazy.names import safe_name
+from cellucid_lazy.names import name_problems, safe_name
 from cellucid_lazy.options import DEFAULT_MIN_POINTS, DEFAULT_QUANTILE, Options
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.source import ColumnKind, Source
@@ -437,11 +438,11 @@ class AnnDataAdapter:
 
     def get_obs_manifest(self) -> dict[str, Any]:
         """Describe the obs columns, as ``obs_manifest.json``."""
-        return _parsed(self._read("manifest/obs"))
+        return self._described("obs")
 
     def get_var_manifest(self) -> dict[str, Any]:
         """List the genes, as ``var_manifest.json``."""
-        return _parsed(self._read("manifest/var"))
+        return self._described("var")
 
     def get_connectivity_manifest(self) -> dict[str, Any] | None:
         """Describe the edges, as ``connectivity_manifest.json``; None without a neighbour graph."""
@@ -489,6 +490,15 @@ class AnnDataAdapter:
         if catalogue is None:
             raise ClosedError("this AnnDataAdapter is closed; make another one")
         return catalogue
+
+    def _described(self, kind: str) -> dict[str, Any]:
+        """Read the manifest of a kind; warn of keys that a server cannot tell apart."""
+        catalogue = self._opened()
+        with self._reading:
+            problems = list(name_problems(catalogue.listed(kind).values()))
+        for problem in problems:
+            warnings.warn(f"{catalogue.source.name}: {problem}", stacklevel=3)
+        return _parsed(self._read(f"manifest/{kind}"))
 
     def _points(self, dim: int) -> str:
         """Name the embedding of a dimension, which must be there."""

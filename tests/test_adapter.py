@@ -244,6 +244,20 @@ def test_without_a_matrix_no_gene_is_offered():
         ours.get_gene_expression("CD3E")
 
 
+def test_two_keys_that_a_server_cannot_tell_apart_are_named():
+    adata = unlayered(data.atlas(60, 6, slim=True))
+    adata.obs["cell_type"] = 1.0
+    adata.var_names = ["CD3/E", "CD3_E", *adata.var_names[2:]]
+    ours = cl.AnnDataAdapter(adata)
+    with pytest.warns(UserWarning, match=r"'cell type' and 'cell_type' share .*rename one"):
+        ours.get_obs_manifest()
+    with pytest.warns(UserWarning, match="'CD3/E' and 'CD3_E' share the file name"):
+        ours.get_var_manifest()
+    renamed = cl.AnnDataAdapter(adata, rename={"obs/cell_type": "one", "var/CD3/E": "CD3E 1"})
+    renamed.get_obs_manifest()
+    assert renamed.get_var_manifest()["fields"][:2] == [["CD3E 1"], ["CD3_E"]]
+
+
 def test_opening_reads_metadata_and_an_answer_is_read_once(path, monkeypatch):
     with Reads(monkeypatch) as reads, raise_if_dask_computes():
         ours = cl.AnnDataAdapter.from_file(path)
