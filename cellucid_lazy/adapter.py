@@ -51,8 +51,11 @@ class AnnDataAdapter:
     ----------
     adata
         An AnnData, or anything else that `open` takes or gives.
-    latent_key, gene_id_column, normalize_embeddings, centroid_outlier_quantile, \
-    centroid_min_points, dataset_name, dataset_id
+    latent_key, gene_id_column, normalize_embeddings
+        As `Options` has them.
+    centroid_outlier_quantile, centroid_min_points
+        As `Options` has them.
+    dataset_name, dataset_id
         As `Options` has them.
     memory_budget
         For a pass, as `to_bytes` takes it: bytes, or text such as ``"1GB"``. A pass over genes and
@@ -66,9 +69,10 @@ class AnnDataAdapter:
         The AnnData that was given or loaded; None for a file that is read lazily.
     latent_key
         obsm key of the latent space for outlier quantiles, or None.
-    gene_id_column, normalize_embeddings, centroid_outlier_quantile, centroid_min_points, \
-    dataset_name, dataset_id
+    gene_id_column, normalize_embeddings, centroid_outlier_quantile, centroid_min_points
         As they are used.
+    dataset_name, dataset_id
+        As the identity has them.
 
     Raises
     ------

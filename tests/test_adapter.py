@@ -479,11 +479,11 @@ def assert_same_body(route, found, expected):
 # Many at once
 
 
-@pytest.mark.parametrize("server", ["cellucid_lazy", "cellucid_lazy, a thread per request"])
-def test_a_storm_of_clients(server, tmp_path):
-    """`python -m tests.storm` lasts longer, on 100,000 cells."""
+def test_a_storm_of_clients(tmp_path):
+    """`python -m tests.storm` lasts longer, on 100,000 cells, and beside the reference."""
     atlas = data.write_h5ad(unlayered(data.atlas(20_000, 300, slim=True)), tmp_path / "a.h5ad")
-    came = storm(atlas, server, n_clients=16, seconds=2, budget="64MB")
+    server = "cellucid_lazy, a thread per request"
+    came = storm(atlas, server, n_clients=32, seconds=1, budget="64MB")
     assert came.problems == []
-    assert came.answers > 16
+    assert came.answers >= 32
     assert came.peak_megabytes < 600
