@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cellucid_lazy.errors import (
     CellucidLazyError,
     ChangedError,
+    ClosedError,
     ClusterError,
     CollisionError,
     DataError,
@@ -22,6 +23,7 @@ from cellucid_lazy.errors import (
 from cellucid_lazy.options import Options
 
 if TYPE_CHECKING:
+    from cellucid_lazy.adapter import AnnDataAdapter
     from cellucid_lazy.catalogue import Catalogue, outputs
     from cellucid_lazy.engine.output import Output
     from cellucid_lazy.export import explain, to_bytes, to_directory, to_sink
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnnDataAdapter",
     "Catalogue",
     "CellucidLazyError",
     "ChangedError",
+    "ClosedError",
     "ClusterError",
     "CollisionError",
     "DataError",
@@ -57,6 +61,7 @@ __all__ = [
 
 # Imported on first use, so that the command line can print its help without dask.
 _MODULES = {
+    "adapter": ("AnnDataAdapter",),
     "catalogue": ("Catalogue", "outputs"),
     "engine.output": ("Output",),
     "export": ("explain", "to_bytes", "to_directory", "to_sink"),

@@ -50,6 +50,10 @@ class ClusterError(CellucidLazyError, RuntimeError):
     """A Dask cluster that has no workers, or went away during the work."""
 
 
+class ClosedError(CellucidLazyError, RuntimeError):
+    """An adapter that is used after it was closed."""
+
+
 class LeftOutWarning(UserWarning):
     """Names something that was left out of the catalogue or the export, and why."""
 

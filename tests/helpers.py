@@ -22,7 +22,7 @@ from cellucid_lazy.kinds.dataset import Shared
 from cellucid_lazy.readers import hdf5
 from cellucid_lazy.readers.hdf5 import Hdf5Array
 from cellucid_lazy.readers.zarr.array import ZarrArray
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,11 @@ MANIFESTS = ("identity", "obs", "var", "connectivity")
 
 def reference_outputs(adata: AnnData, **options: Any) -> dict[str, bytes]:
     """The reference's outputs under our names; its manifests as it answers them."""
-    adapter = AnnDataAdapter(adata, **options)
+    return adapter_outputs(AnnDataAdapter(adata, **options))
+
+
+def adapter_outputs(adapter: Any) -> dict[str, bytes]:
+    """All that an adapter answers, the reference's or ours, under our names."""
     manifests = manifests_of(adapter)
     found = {f"manifest/{kind}": one for kind, one in manifests.items()}
     identity = json.loads(manifests["identity"])
@@ -42,7 +46,7 @@ def reference_outputs(adata: AnnData, **options: Any) -> dict[str, bytes]:
     return found
 
 
-def manifests_of(adapter: AnnDataAdapter) -> dict[str, bytes]:
+def manifests_of(adapter: Any) -> dict[str, bytes]:
     """The four manifests as the reference's server answers them."""
     answers = {
         "identity": adapter.get_dataset_identity(),

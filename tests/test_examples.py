@@ -12,6 +12,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 SAYS = {
     "cluster": "out: 2,023 files",
+    "live_server": "var/CD3E.values.f32: 2,000 bytes",
     "selected_outputs": "markers: 22 files",
     "xarray_analysis": "CD4 T cells",
 }

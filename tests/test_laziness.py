@@ -20,7 +20,7 @@ import pytest
 import zarr
 
 import cellucid_lazy as cl
-from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
+from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 from tests import data, giant, oracle
 from tests.engine import stores
 from tests.helpers import (

@@ -9,7 +9,7 @@ import pytest
 from cellucid.prepare_data import prepare
 
 import cellucid_lazy as cl
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 from tests import data, oracle
 from tests.helpers import SMALL, decoded, files_of, small_grid, with_sizes
 

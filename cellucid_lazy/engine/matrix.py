@@ -19,8 +19,7 @@ from cellucid_lazy.graph import (
     optimize_graph,
     rechunk,
 )
-from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import Block, DaskMatrix, ExpressionMatrix, Matrix
+from cellucid_lazy.source import Block, BlockSizes, DaskMatrix, ExpressionMatrix, Matrix
 from cellucid_lazy.transforms.genes import gene_column, gene_columns, gene_ranges
 from cellucid_lazy.transforms.values import to_float32
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from dask.utils import format_bytes
 
 from cellucid_lazy.errors import format_count
-from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
+from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 
 # Larger blocks are no faster, but too many blocks are slow: each run of genes takes a slice of each
 # block of cells, about 40 microseconds a time, so time grows with the square of their number.

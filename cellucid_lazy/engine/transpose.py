@@ -26,8 +26,7 @@ from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.spill import SpilledBlock, read_slices
 from cellucid_lazy.graph import SPLIT_EVERY
 from cellucid_lazy.names import values_dtype
-from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
-from cellucid_lazy.source import Block, ExpressionMatrix
+from cellucid_lazy.source import DEFAULT_SIZES, Block, BlockSizes, ExpressionMatrix
 from cellucid_lazy.transforms.genes import stored_statistics
 from cellucid_lazy.transforms.quantize import Bits, quantization_range, quantize_block
 from cellucid_lazy.transforms.transpose import (

@@ -27,8 +27,7 @@ from cellucid_lazy.graph import spillable
 from cellucid_lazy.kinds.embeddings import Shown, choose_shown, is_umap_field, warn
 from cellucid_lazy.names import Name
 from cellucid_lazy.options import Options
-from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
-from cellucid_lazy.source import ExpressionMatrix, ObsColumn, Source
+from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes, ExpressionMatrix, ObsColumn, Source
 from cellucid_lazy.transforms.uniques import Uniques
 
 # Outside a call, larger obsm arrays are read anew for a second pass.

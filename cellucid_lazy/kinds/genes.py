@@ -99,10 +99,14 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
-    """Describe the genes, if any are chosen; their names are not read for that."""
+    """Describe the genes, if any are chosen; their names are not read for that.
+
+    The reference's server always answers, so the live shape has a manifest without genes too.
+    """
     chosen = dataset.choice.get(prefix, dataset.options.genes)  # None for all
     none = not dataset.source.n_genes or dataset.source.expression is None or chosen == ()
-    return {} if none else {prefix: partial(_manifest, dataset)}
+    live = dataset.options.manifest_shape == "live"
+    return {} if none and not live else {prefix: partial(_manifest, dataset)}
 
 
 def _path(stem: str, dtype: np.dtype[Any]) -> str:

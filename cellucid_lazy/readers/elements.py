@@ -21,8 +21,7 @@ from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.readers.matrix.sparse import SparseMatrix
 from cellucid_lazy.readers.storage import Tree
-from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import ArrayReader, Block, NeighbourGraph, ObsmArray
+from cellucid_lazy.source import ArrayReader, Block, BlockSizes, NeighbourGraph, ObsmArray
 
 _LAYOUTS: dict[str, Literal["csr", "csc"]] = {
     "csr_matrix": "csr",

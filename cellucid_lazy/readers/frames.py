@@ -22,8 +22,7 @@ from cellucid_lazy.readers.elements import (
     location,
 )
 from cellucid_lazy.readers.storage import Tree
-from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import ArrayReader, ObsColumn
+from cellucid_lazy.source import ArrayReader, BlockSizes, ObsColumn
 from cellucid_lazy.transforms.values import to_float32
 
 ReadLabels = Callable[[], list[object]]

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 import cellucid_lazy as cl
 from cellucid_lazy.engine import resources
 from cellucid_lazy.engine.resources import detect_resources
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 from tests import data
 from tests.engine.test_clean_up import N_GENES, STRATEGIES, atlas, entries, made_gene
 from tests.helpers import decoded, files_of, small_grid, with_sizes

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.engine.plan import plan_genes
-from cellucid_lazy.sizes import DEFAULT_SIZES, BlockSizes
+from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 
 MB, GB = 2**20, 2**30
 ATLAS = {"n_cells": 200_000, "n_genes": 20_000, "n_stored": 196_000_000}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import cellucid_lazy as cl
 from cellucid_lazy.engine import resources
 from cellucid_lazy.sinks import MemorySink
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 from tests import data
 from tests.helpers import decoded, small_grid, with_sizes
 

@@ -31,8 +31,7 @@ from cellucid_lazy.engine.transpose import GeneProducer
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.sinks.memory import MemorySink, MemoryWriter
-from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import DaskMatrix, ExpressionMatrix
+from cellucid_lazy.source import BlockSizes, DaskMatrix, ExpressionMatrix
 from cellucid_lazy.transforms.quantize import quantization_range, quantize_block
 from tests.engine.matrices import awkward, dense32, in_memory, matrices, numbers
 from tests.engine.stores import HDF5, ZARR, write

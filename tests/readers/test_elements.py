@@ -11,7 +11,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from cellucid_lazy import readers
-from cellucid_lazy.sizes import BlockSizes
+from cellucid_lazy.source import BlockSizes
 from tests import data
 
 SMALL = BlockSizes(array_bytes=400)

@@ -36,8 +36,8 @@ from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.readers.matrix.sparse import SparseMatrix
-from cellucid_lazy.sizes import BlockSizes
 from cellucid_lazy.source import (
+    BlockSizes,
     DaskMatrix,
     Matrix,
     NeighbourGraph,

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.sizes import BlockSizes
-from cellucid_lazy.source import ExpressionMatrix, NeighbourGraph, ObsmArray, Source
+from cellucid_lazy.source import BlockSizes, ExpressionMatrix, NeighbourGraph, ObsmArray, Source
 
 
 def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: bool) -> Source:
