@@ -5,15 +5,24 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
+
+import dask.array as da
+import numpy as np
 
 from cellucid_lazy.codecs import codec_for
 from cellucid_lazy.engine.output import Output
-from cellucid_lazy.errors import OptionError, missing_key
+from cellucid_lazy.errors import CellucidLazyError, DataError, OptionError, missing_key
+from cellucid_lazy.graph import unfused
 from cellucid_lazy.kinds import KINDS, Dataset, Row
+from cellucid_lazy.kinds.assigned import assigned
+from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
+from cellucid_lazy.readers import given
 from cellucid_lazy.readers import open as open_source
+from cellucid_lazy.readers.subset import subset
 from cellucid_lazy.show import as_html, as_text
 from cellucid_lazy.source import Source
 
@@ -207,6 +216,142 @@ class Catalogue(Mapping[str, Output]):
             keys = dict.fromkeys(name.key for text, name in names.items() if text in selected)
             dataset = dataset.choose(kind, keys)
         return Catalogue(dataset, frozenset(selected))
+
+    @property
+    def cell_names(self) -> da.Array:
+        """The lazy names of the cells, text (n_cells,): the index of obs."""
+        return unfused(self.source.cell_names(self._dataset.sizes))
+
+    def isel(self, *, cell: Any) -> Catalogue:
+        """Take some of the cells, as ``adata[cells]`` does.
+
+        Parameters
+        ----------
+        cell
+            A slice, a mask or positions, in the order wanted. A lazy one is computed.
+
+        Returns
+        -------
+        Catalogue
+            Of these cells. Categories that none of them has are dropped, and edges to others.
+
+        Raises
+        ------
+        DataError
+            When no cell is left.
+        OptionError
+            When `cell` is none of these, or reaches beyond the cells.
+        """
+        n_cells = self.source.n_cells
+        if not isinstance(cell, slice):
+            cell = np.atleast_1d(np.asarray(cell))
+            fits = cell.dtype.kind in "iu" or not len(cell) or cell.shape == (n_cells,)
+            if cell.ndim != 1 or cell.dtype.kind not in "biuf" or not fits:
+                raise OptionError(
+                    f"isel(cell=...): give a slice, positions, or a mask of {n_cells:,} cells, "
+                    f"not {cell.dtype} of shape {cell.shape}"
+                )
+        try:
+            source = subset(self.source, cell, None, drop_unused=True)
+        except IndexError as problem:
+            raise OptionError(f"isel(cell=...): {problem}") from problem
+        return Catalogue(self._dataset.of_cells(source), self._selected)
+
+    def query(self, expression: str) -> Catalogue:
+        """Take the cells for which an expression on obs columns is true.
+
+        Parameters
+        ----------
+        expression
+            As ``pandas.DataFrame.eval`` takes it, such as ``"louvain == 'B' and n_counts > 500"``.
+            Keys that are no Python names stand in backticks.
+
+        Returns
+        -------
+        Catalogue
+            Of these cells, as `isel` gives it. The columns that are named are read at once.
+
+        Raises
+        ------
+        DataError
+            When no cell is left.
+        OptionError
+            When the expression cannot be evaluated, or is no condition.
+        """
+        source = self.source
+        keys = [key for key in source.obs if key in str(expression)]
+        try:
+            found = np.asarray(obs_frame(self._dataset, keys).eval(expression))
+        except CellucidLazyError:
+            raise
+        except Exception as problem:  # pandas and Python raise errors of any type here
+            raise OptionError(
+                f"{source.name}: {expression!r} cannot be evaluated ({problem}); obs has "
+                f"{', '.join(list(source.obs)[:10])}"
+            ) from problem
+        if found.dtype != bool or found.shape != (source.n_cells,):
+            raise OptionError(
+                f"{source.name}: {expression!r} is no condition on obs; compare a column, such as "
+                "in \"louvain == 'B'\""
+            )
+        if not found.any():
+            raise DataError(f"{source.name}: no cell has {expression}")
+        return self.isel(cell=found)
+
+    def assign(
+        self,
+        *,
+        obs: Mapping[str, Any] | None = None,
+        embeddings: Mapping[int | str, Any] | None = None,
+        vectors: Mapping[str, Any] | None = None,
+    ) -> Catalogue:
+        """Add what a user computed; it is an output like any other then.
+
+        Values are NumPy, pandas, dask or xarray, one row per cell. Lazy ones stay lazy. What names
+        its cells, by an index or by a coordinate ``cell_id``, has to name those of the dataset in
+        their order.
+
+        Parameters
+        ----------
+        obs
+            Columns of obs by key: numbers are continuous; text, bool and categoricals are
+            categories. They take the place of columns of the same key.
+        embeddings
+            Values of one to three columns by name, or by dimension, such as ``{2: values}``. They
+            take the place of the embedding of their number of columns.
+        vectors
+            Vector fields by name, on the embedding of their number of columns.
+
+        Returns
+        -------
+        Catalogue
+            With these among its outputs, also where others were chosen.
+
+        Raises
+        ------
+        DataError
+            When values do not fit the cells.
+        OptionError
+            When an embedding or a vector field has a number of columns that is not shown.
+        """
+        source = self.source
+        new, keys = assigned(
+            self._dataset,
+            {key: given.obs_column(source, key, one) for key, one in (obs or {}).items()},
+            {key: given.obsm_entry(source, key, one) for key, one in (embeddings or {}).items()},
+            {key: given.obsm_entry(source, key, one) for key, one in (vectors or {}).items()},
+        )
+        whole = Catalogue(replace(new, choice={}))
+        if self._selected is None:
+            return whole
+        kept = [name for name in self if name in whole]
+        added = [
+            str(name)
+            for kind in ("obs", "points", "vectors")
+            for name in whole.listed(kind).values()
+            if (kind, name.key) in keys
+        ]
+        return whole.select(*kept, *added)
 
     def _all_matching(self, patterns: Iterable[str]) -> set[str]:
         found: set[str] = set()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import accumulate, pairwise, product
 from math import isnan, nan, prod
 from operator import getitem
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from dask._task_spec import convert_legacy_graph
 from dask.base import clone_key, tokenize
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.optimization import cull
 from dask.utils import ensure_dict, funcname
 from numpy.typing import DTypeLike, NDArray
@@ -78,6 +78,114 @@ def from_graph(
     layers = HighLevelGraph.from_collections(name, dict(graph), dependencies=arrays)
     result: da.Array = da.Array(layers, name, chunks=chunks, meta=meta)
     return result
+
+
+def grid_array(
+    name: str,
+    read: Callable[[Any, Any, NDArray[np.intp]], Any],
+    take: Callable[[Any, int, int], Any],
+    *,
+    source: Any,
+    rows: Sequence[Any],
+    row_lengths: Sequence[int],
+    widths: Sequence[int],
+    dtype: DTypeLike,
+) -> da.Array:
+    """Make a lazy matrix whose blocks in a row come from one read, of the columns that are needed.
+
+    Selecting columns of the result leaves blocks out, and the reads learn of it when the graph is
+    culled: what dask does for columns of a stored dataframe.
+
+    Parameters
+    ----------
+    name
+        Name of the array.
+    read
+        ``read(row, source, columns)`` reads the columns, rising positions, of a row of blocks.
+    take
+        ``take(found, start, stop)`` makes a block of what was read, for these columns.
+    source
+        Is given to every read.
+    rows
+        One for each row of blocks.
+    row_lengths, widths
+        Rows and columns of the blocks.
+    dtype
+        Of the array.
+
+    Returns
+    -------
+    dask.array.Array
+        Of NumPy blocks.
+    """
+    layer = _Grid(name, read, take, source, rows, widths)
+    chunks = (tuple(row_lengths), tuple(widths))
+    if _HAS_EXPRESSIONS:
+        return from_graph(name, dict(layer), chunks=chunks, dtype=dtype)
+    layers = HighLevelGraph({name: layer}, {name: set()})
+    result: da.Array = da.Array(layers, name, chunks=chunks, dtype=dtype)
+    return result
+
+
+class _Grid(Layer):
+    """The tasks of `grid_array`, made when it is known which blocks are needed."""
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[..., Any],
+        take: Callable[..., Any],
+        source: Any,
+        rows: Sequence[Any],
+        widths: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self._name, self._read, self._take, self._source = name, read, take, source
+        self._rows, self._bounds = tuple(rows), list(pairwise(accumulate(widths, initial=0)))
+
+    def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        wanted = [key for key in keys if key[0] == self._name]
+        spans = sorted({self._bounds[column] for _, _, column in wanted})
+        columns = np.concatenate([np.arange(*span) for span in spans])
+        token = tokenize(self._name, spans)
+        source, needed = f"source-{self._name}", f"columns-{token}"
+        graph: dict[Any, Any] = {source: self._source, needed: columns}
+        for key in wanted:
+            row = (f"read-{token}", key[1])
+            if row not in graph:
+                # In a partial, or dask would look for keys in it.
+                graph[row] = (partial(self._read, self._rows[key[1]]), source, needed)
+            graph[key] = (self._take, row, *self._bounds[key[2]])
+        return graph
+
+    @cached_property
+    def _all(self) -> dict[Any, Any]:
+        return self._tasks(self.get_output_keys())
+
+    def get_output_keys(self) -> set[Any]:
+        """List the keys of the blocks."""
+        grid = product(range(len(self._rows)), range(len(self._bounds)))
+        return {(self._name, *block) for block in grid}
+
+    def is_materialized(self) -> bool:
+        """Whether all tasks have been made."""
+        return "_all" in self.__dict__
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
+        """Make the tasks of some blocks."""
+        del all_hlg_keys
+        tasks = convert_legacy_graph(self._tasks(keys))
+        dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
+        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._all[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def column_blocks(matrix: da.Array, chunk: int, /) -> da.Array:

@@ -355,6 +355,8 @@ class Source:
         The neighbour graph, or None.
     var_keys
         Columns of var.
+    cell_names
+        ``cell_names(sizes)`` makes the lazy names of the cells, text (n_cells,).
     read_gene_ids
         ``read_gene_ids("index")``, or with a column of var: the n_genes identifiers.
     left_out
@@ -377,6 +379,7 @@ class Source:
     expression: ExpressionMatrix | None
     connectivities: NeighbourGraph | None
     var_keys: tuple[str, ...]
+    cell_names: Callable[[BlockSizes], da.Array]
     read_gene_ids: Callable[[str], list[str]]
     left_out: tuple[str, ...] = ()
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

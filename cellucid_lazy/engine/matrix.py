@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 from scipy import sparse
 
 from cellucid_lazy.graph import (
     block_keys,
     from_graph,
+    grid_array,
     map_indexed,
     merge_graphs,
     optimize_graph,
     rechunk,
 )
 from cellucid_lazy.source import Block, BlockSizes, DaskMatrix, ExpressionMatrix, Matrix
-from cellucid_lazy.transforms.genes import gene_column, gene_columns, gene_ranges
+from cellucid_lazy.transforms.genes import (
+    dense_genes,
+    gene_column,
+    gene_columns,
+    gene_ranges,
+    to_dense,
+)
 from cellucid_lazy.transforms.values import to_float32
 
 
@@ -130,6 +139,88 @@ def _stored_gene(matrix: Matrix, column: int) -> da.Array:
 
 def _dense_column(block: Any) -> NDArray[np.float32]:
     return to_float32(block.toarray()[:, 0])
+
+
+# Genes of a chunk of a dense array that is made of cell-major data: a few chosen genes need few.
+_CHUNK_GENES = 64
+# Values of a chunk of a dense array that is made of gene-major data.
+_CHUNK_VALUES = 2**22
+
+
+def dense_array(
+    expression: ExpressionMatrix, genes: Sequence[int] | None, sizes: BlockSizes
+) -> da.Array:
+    """Make the lazy dense matrix of all genes, or of some; reads nothing.
+
+    Parameters
+    ----------
+    expression
+        The expression matrix.
+    genes
+        Positions of genes among the dataset's, in the order wanted; None for all.
+    sizes
+        Block sizes.
+
+    Returns
+    -------
+    dask.array.Array
+        float32 (n_cells, n_genes), in chunks of a few genes each where all are wanted.
+    """
+    matrix, columns = expression.matrix, expression.genes
+    if genes is not None:
+        columns = np.asarray(genes, np.intp) if columns is None else columns[np.asarray(genes)]
+    if isinstance(matrix, DaskMatrix) or matrix.layout == "dense":
+        values = dense_genes(matrix_array(matrix, sizes.matrix_values))
+        values = values if columns is None else values[:, columns]
+    elif matrix.layout == "csc":
+        values = dense_genes(_gene_blocks(matrix, columns))
+    elif columns is None:
+        values = _gene_chunks(matrix, sizes)
+    else:
+        values = gene_columns(matrix_array(matrix, sizes.matrix_values), columns.tolist())
+    return values if expression.cells is None else values[expression.cells]
+
+
+def _gene_chunks(matrix: Matrix, sizes: BlockSizes) -> da.Array:
+    """Make the lazy dense array of a matrix that is stored by cell, in chunks of few genes."""
+    n_genes = matrix.shape[1]
+    # Larger blocks than elsewhere: each of them makes many chunks.
+    blocks = matrix.whole_blocks(4 * sizes.matrix_values)
+    bounds = [*range(0, max(1, n_genes), _CHUNK_GENES), n_genes]
+    return grid_array(
+        f"by-gene-{matrix.token}-{sizes.matrix_values}",
+        _read_by_gene,
+        _take_genes,
+        source=matrix,
+        rows=blocks,
+        row_lengths=[block.cells[1] - block.cells[0] for block in blocks],
+        widths=[stop - start for start, stop in pairwise(bounds)],
+        dtype=np.float32,
+    )
+
+
+def _read_by_gene(block: Block, matrix: Matrix, genes: NDArray[np.intp]) -> Any:
+    chosen = None if len(genes) == matrix.shape[1] else genes
+    return matrix.read_block(block, chosen).tocsc()
+
+
+def _take_genes(block: Any, start: int, stop: int) -> NDArray[np.float32]:
+    return to_dense(block[:, start:stop])
+
+
+def _gene_blocks(matrix: Matrix, columns: NDArray[np.intp] | None) -> da.Array:
+    """Make the lazy array of a matrix that is stored by gene, or of some of its genes."""
+    n_cells, n_genes = matrix.shape
+    if columns is None:
+        width = max(1, _CHUNK_VALUES // max(1, n_cells))
+        spans = list(pairwise([*range(0, max(1, n_genes), width), n_genes]))
+    else:
+        spans = [(column, column + 1) for column in columns.tolist()]
+    name = f"genes-{tokenize(matrix.token, spans)}"
+    graph, reads = block_reads(matrix, [Block((0, n_cells), span) for span in spans])
+    graph |= {(name, 0, j): read for j, read in enumerate(reads)}
+    chunks = ((n_cells,), tuple(stop - start for start, stop in spans))
+    return from_graph(name, graph, chunks=chunks, dtype=matrix.dtype, meta=_meta(matrix))
 
 
 def gene_ranges_array(

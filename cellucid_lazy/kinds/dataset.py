@@ -183,6 +183,26 @@ class Dataset:
             raise self.source.missing("obs column", key, self.source.obs)
         return self.source.obs[key]
 
+    def of(self, source: Source, options: Options) -> Dataset:
+        """Take a source of the same cells with other columns or arrays; choices stay.
+
+        Raises as `resolve` does.
+        """
+        return replace(
+            self,
+            source=source,
+            options=options,
+            shown=choose_shown(source, options.chosen_embeddings),
+            latent_key=_latent_key(source, options),
+            findings=Findings(gene_positions=self.findings.gene_positions),
+            shared=Shared(),
+        )
+
+    def of_cells(self, source: Source) -> Dataset:
+        """Take a source of some of the cells; all choices stay."""
+        findings = Findings(gene_positions=self.findings.gene_positions)
+        return replace(self, source=source, findings=findings, shared=Shared())
+
     def without(
         self, obs: Iterable[str], obsm: Iterable[str], *, graph: bool, reasons: Iterable[str]
     ) -> Dataset:
@@ -197,13 +217,7 @@ class Dataset:
             connectivities=None if graph else self.source.connectivities,
             left_out=(*self.source.left_out, *reasons),
         )
-        return replace(
-            self,
-            source=source,
-            shown=choose_shown(source, self.options.chosen_embeddings),
-            latent_key=_latent_key(source, self.options),
-            shared=Shared(),
-        )
+        return self.of(source, self.options)
 
     def array_producer(self) -> ArrayProducer:
         """Return the producer of outputs that are arrays."""

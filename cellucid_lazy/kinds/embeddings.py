@@ -34,6 +34,15 @@ class Embedding(NamedTuple):
     key: str
     columns: slice | None = None
 
+    def as_option(self) -> str:
+        """Return the embedding as options choose it, such as ``"X_pca[:3]"``."""
+        if self.columns is None:
+            return self.key
+        start, stop = (
+            "" if one is None else str(one) for one in (self.columns.start, self.columns.stop)
+        )
+        return f"{self.key}[{start}:{stop}]"
+
     @property
     def basis(self) -> str:
         """Name of the embedding as keys of its vector fields end: ``"umap"`` of ``"X_umap_2d"``."""
@@ -58,6 +67,10 @@ class Shown(NamedTuple):
     embeddings: Mapping[str, Embedding]
     umap_resolution: Mapping[str, Any] | None
     vector_fields: Mapping[str, Mapping[str, str]]
+
+    def as_options(self) -> dict[str, str]:
+        """Return the embeddings as options choose them."""
+        return {dimension: one.as_option() for dimension, one in self.embeddings.items()}
 
 
 def choose_shown(source: Source, chosen: tuple[tuple[str, str], ...] | None) -> Shown:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellucid_lazy.engine.output import Manifest, Output
+from cellucid_lazy.engine.resources import scheduler_kwargs
 from cellucid_lazy.errors import FieldError, LeftOutWarning
 from cellucid_lazy.graph import map_indexed
 from cellucid_lazy.kinds import points
@@ -95,6 +98,38 @@ def build(dataset: Dataset, name: Name) -> Output:
         partial(_values, dataset, name),
         {"range": partial(_range, dataset, name)},
     )
+
+
+def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
+    """Read columns into a table: categoricals with their labels, and float32.
+
+    Raises
+    ------
+    DataError
+        When a column cannot be read, or shown.
+    MissingKeyError
+        When there is none of that name.
+    """
+    read_labels(dataset, keys)
+    labels = {
+        key: category(dataset, key).labels for key in keys if dataset.column(key).kind == "category"
+    }
+    arrays = {
+        key: category(dataset, key).codes if key in labels else _continuous(dataset, key)
+        for key in keys
+    }
+    (found,) = dask.compute(arrays, **scheduler_kwargs())
+    columns = {
+        key: _categorical(values, labels[key]) if key in labels else values
+        for key, values in found.items()
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(dataset.source.n_cells))
+
+
+def _categorical(codes: NDArray[Any], labels: Sequence[str]) -> Any:
+    known = codes.astype(np.int32)
+    known[codes == np.iinfo(codes.dtype).max] = -1
+    return pd.Categorical.from_codes(known, np.array(labels, dtype=object))
 
 
 def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:

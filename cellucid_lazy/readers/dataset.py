@@ -26,6 +26,7 @@ from cellucid_lazy.readers.frames import (
     frame_keys,
     frame_length,
     gene_id_reader,
+    index_array,
     obs_column,
 )
 from cellucid_lazy.readers.graphs import Found, find_graph
@@ -115,6 +116,7 @@ def describe(
         expression=check_expression(matrix, n_cells, n_genes, path),
         connectivities=_graph(tree, uns, n_cells, neighbors_key, left_out),
         var_keys=frame_keys(var),
+        cell_names=index_array(tree, obs),
         read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
         matrices=_matrices(tree, left_out),
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),

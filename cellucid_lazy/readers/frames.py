@@ -23,7 +23,7 @@ from cellucid_lazy.readers.elements import (
 )
 from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import ArrayReader, BlockSizes, ObsColumn
-from cellucid_lazy.transforms.values import to_float32
+from cellucid_lazy.transforms.values import as_text, to_float32
 
 ReadLabels = Callable[[], list[object]]
 
@@ -139,6 +139,30 @@ def _missing_label(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
 def _missing_number(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
     # Straight to float32: by way of float64 large integers would be rounded twice.
     return np.where(mask, np.float32(np.nan), to_float32(values))
+
+
+def index_array(tree: Tree, frame: Any) -> Callable[[BlockSizes], da.Array]:
+    """Prepare the lazy row names of a stored dataframe, as text."""
+    node = frame[_index_key(frame)]
+    categorical = _categorical_parts(frame, node)
+    if categorical is not None:
+        codes, categories = categorical
+        return partial(_names_by_code, tree.reader(codes), _labels(tree, categories))
+    return partial(_names, tree.reader(node if is_array(node) else node["values"]))
+
+
+def _names(values: ArrayReader, sizes: BlockSizes) -> da.Array:
+    return as_text(lazy_array(values, sizes))
+
+
+def _names_by_code(codes: ArrayReader, read_labels: ReadLabels, sizes: BlockSizes) -> da.Array:
+    take = partial(_by_code, read_labels)
+    return as_text(map_indexed(take, "i", lazy_array(codes, sizes), "i", dtype=object))
+
+
+def _by_code(read_labels: ReadLabels, codes: NDArray[Any]) -> NDArray[Any]:
+    labels = np.array([*read_labels(), None], dtype=object)
+    return labels.take(codes)
 
 
 def color_reader(tree: Tree, node: Any) -> Callable[[], list[str]]:

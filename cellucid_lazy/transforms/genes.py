@@ -62,6 +62,27 @@ def gene_column(columns: da.Array, /) -> da.Array:
     return map_indexed(_first_column, "i", columns, "ij", dtype=columns.dtype)
 
 
+def dense_genes(matrix: da.Array, /) -> da.Array:
+    """Make the blocks of a matrix dense.
+
+    Parameters
+    ----------
+    matrix
+        (n_cells, n_genes), sparse or dense blocks.
+
+    Returns
+    -------
+    dask.array.Array
+        float32 (n_cells, n_genes), chunked as the matrix is.
+    """
+    return map_indexed(to_dense, "ij", matrix, "ij", dtype=np.float32)
+
+
+def to_dense(block: Any, /) -> NDArray[np.float32]:
+    """Make a block dense, float32; duplicate entries are summed in the stored type first."""
+    return to_float32(block.toarray() if sparse.issparse(block) else np.asarray(block))
+
+
 def gene_ranges(matrix: da.Array, /, *, rows: da.Array | None = None) -> da.Array:
     """Find each gene's statistics in one pass, without densifying sparse blocks.
 

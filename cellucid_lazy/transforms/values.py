@@ -29,6 +29,28 @@ def to_float32(values: NDArray[Any], /) -> NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
+def as_text(values: da.Array, /) -> da.Array:
+    """Turn values into text, as Python prints them.
+
+    Parameters
+    ----------
+    values
+        Any dtype, shape (n,). Of dtype object: text, which stays as it is.
+
+    Returns
+    -------
+    dask.array.Array
+        Python strings, dtype object, same chunks.
+    """
+    return (
+        values if values.dtype.kind == "O" else map_indexed(_text, "i", values, "i", dtype=object)
+    )
+
+
+def _text(values: NDArray[Any]) -> NDArray[Any]:
+    return np.array([str(value) for value in values.tolist()], dtype=object)
+
+
 def finite_extremes(values: da.Array, /, *, dtype: DTypeLike) -> da.Array:
     """Find the smallest and the largest finite value of each column.
 

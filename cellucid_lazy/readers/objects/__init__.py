@@ -17,7 +17,7 @@ from dask.graph_manipulation import clone
 from cellucid_lazy.errors import DataError, FallbackWarning
 from cellucid_lazy.readers.dataset import COLORS
 from cellucid_lazy.readers.objects.loaded import describe_loaded
-from cellucid_lazy.readers.objects.view import subset
+from cellucid_lazy.readers.subset import subset
 from cellucid_lazy.source import Source
 
 

@@ -11,10 +11,9 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.errors import DataError, FieldError, missing_key, no_raw
+from cellucid_lazy.errors import DataError, missing_key, no_raw
 from cellucid_lazy.graph import rechunk, whole_rows
 from cellucid_lazy.readers.dataset import (
     COLORS,
@@ -36,6 +35,7 @@ from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.readers.matrix.sparse import SparseMatrix
+from cellucid_lazy.readers.series import series_column
 from cellucid_lazy.source import (
     BlockSizes,
     DaskMatrix,
@@ -45,7 +45,6 @@ from cellucid_lazy.source import (
     ObsmArray,
     Source,
 )
-from cellucid_lazy.transforms.values import to_float32
 
 
 def describe_loaded(
@@ -65,7 +64,7 @@ def describe_loaded(
     obsm = {str(key): value for key, value in adata.obsm.items()}
 
     def column(key: str) -> ObsColumn:
-        found = _column(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
+        found = series_column(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
         colors = adata.uns.get(f"{key}{COLORS}")
         is_list = np.ndim(colors) == 1
         return replace(found, read_colors=partial(_read_colors, colors) if is_list else None)
@@ -86,6 +85,9 @@ def describe_loaded(
         expression=check_expression(matrix, adata.n_obs, len(var), name),
         connectivities=_graph(adata, token, name, neighbors_key, left_out),
         var_keys=tuple(str(key) for key in var.columns),
+        cell_names=partial(
+            lazy_array, MemoryArray(adata.obs_names.to_numpy(dtype=object), f"{token}-cell names")
+        ),
         read_gene_ids=partial(_read_gene_ids, var, name),
         left_out=tuple(left_out),
         matrices=_matrices(adata),
@@ -196,52 +198,7 @@ def _whole_rows(array: da.Array, sizes: BlockSizes, *, again: bool = False) -> d
     return rechunk(array, {1: -1}) if array.ndim == 2 else array
 
 
-# Columns
-
-
-def _column(key: str, series: pd.Series[Any], token: str) -> ObsColumn:
-    dtype = series.dtype
-    kind = getattr(dtype, "kind", "O")
-    if kind in "cmM" or isinstance(dtype, (pd.DatetimeTZDtype, pd.PeriodDtype)):
-        raise DataError(f"it holds {dtype}; turn it into numbers or text to show it")
-    categorical = isinstance(dtype, pd.CategoricalDtype)
-    if not categorical and kind != "b" and pd.api.types.is_numeric_dtype(dtype):
-        return ObsColumn(key, "continuous", partial(_numbers, series, token))
-    return ObsColumn(
-        key,
-        "category",
-        partial(_codes, series, token),
-        read_labels=partial(_labels, series),
-        max_categories=len(series.cat.categories) if categorical else 2 if kind == "b" else None,
-    )
-
-
-def _numbers(series: pd.Series[Any], token: str, sizes: BlockSizes) -> da.Array:
-    values: NDArray[Any]
-    if isinstance(series.dtype, np.dtype):
-        values = series.to_numpy()
-    elif pd.api.types.is_integer_dtype(series.dtype) and not series.hasnans:
-        # Straight to float32: by way of float64 large integers would be rounded twice.
-        values = to_float32(series.to_numpy())
-    else:
-        values = series.to_numpy(dtype=np.float32, na_value=np.nan)
-    return lazy_array(MemoryArray(values, token), sizes)
-
-
-def _codes(series: pd.Series[Any], token: str, sizes: BlockSizes) -> da.Array:
-    return lazy_array(MemoryArray(_categories(series).cat.codes.to_numpy(), token), sizes)
-
-
-def _labels(series: pd.Series[Any]) -> list[object]:
-    return list(_categories(series).cat.categories)
-
-
-def _categories(series: pd.Series[Any]) -> pd.Series[Any]:
-    """Encode as pandas does: sorted where the labels can be sorted, else as they come."""
-    try:
-        return series if hasattr(series, "cat") else series.astype("category")
-    except TypeError as problem:
-        raise FieldError(f"its values cannot be categories: {problem}") from problem
+# Names and colours
 
 
 def _read_colors(colors: Any) -> list[str]:

@@ -58,6 +58,7 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
         },
         expression=None if whole is None else ExpressionMatrix(whole.matrix, cells, genes),
         connectivities=_graph_subset(source.connectivities, source.n_cells, cells),
+        cell_names=partial(_take, source.cell_names, cells),
         read_gene_ids=partial(_read_gene_ids, source.read_gene_ids, genes),
     )
 

@@ -1,0 +1,209 @@
+"""A catalogue as an xarray Dataset: labelled, lazy, and with a way back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+import cellucid_lazy
+from cellucid_lazy.catalogue import Catalogue
+from cellucid_lazy.engine.matrix import dense_array
+from cellucid_lazy.engine.resources import scheduler_kwargs
+from cellucid_lazy.kinds.embeddings import DIMENSIONS
+from cellucid_lazy.names import safe_name
+from cellucid_lazy.xarray import variables as v
+
+# Text of any length, as xarray notes it: an array of it is written without being loaded first.
+_TEXT = np.dtype("O", metadata={"element_type": str})
+
+
+def to_dataset(
+    catalogue: Catalogue,
+    names: Iterable[str] | None = None,
+    *,
+    index: bool = False,
+    edges: bool = False,
+) -> xr.Dataset:
+    """Make an xarray Dataset of outputs; nothing is computed.
+
+    Labels of text columns are read, and names of genes.
+
+    Parameters
+    ----------
+    catalogue
+        Outputs on offer.
+    names
+        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all.
+    index
+        Read the names of cells and genes, and index them, so that ``.sel(gene_id="CD3E")`` works.
+    edges
+        Include the edges of the neighbour graph. Their number has to be known, so they are
+        counted at once, with a warning that says so.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``points_2d`` (cell, axis_2d); ``vector_<field>_2d``; ``expression`` (cell, gene), float32
+        in lazy blocks; ``obs_<key>`` (cell), float32 or codes; for codes ``obs_<key>_label``,
+        ``_outliers``, ``_centroid_2d`` and ``_centroid_n``; ``edge_src`` and ``edge_dst`` (edge).
+        Values are never quantized. Attributes name each variable's output, its file and the type
+        in it.
+
+    Raises
+    ------
+    DataError
+        When labels cannot be read.
+    MissingKeyError
+        When a name or pattern matches nothing.
+    """
+    if names is not None:
+        catalogue = catalogue.select(*([names] if isinstance(names, str) else names))
+    plain = replace(
+        catalogue.options, var_quantization=None, obs_continuous_quantization=None, genes=None
+    )
+    whole = Catalogue(replace(catalogue.dataset, options=plain).for_call(), catalogue.selected)
+    found: dict[str, xr.Variable] = {}
+    _add_embeddings(catalogue, whole, found)
+    _add_obs(catalogue, whole, found)
+    _add_expression(catalogue, found)
+    if edges and catalogue.listed("connectivity"):
+        _add_edges(catalogue, found)
+    coordinates = _coordinates(catalogue, found)
+    dataset = xr.Dataset(found, coordinates, attrs=_attributes(catalogue))
+    for name in (v.CELL_ID, v.GENE_ID) if index else ():
+        if name in dataset.coords:
+            dataset = dataset.assign_coords({name: dataset[name].compute()}).set_xindex(name)
+    return dataset
+
+
+def _add_embeddings(
+    catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]
+) -> None:
+    shown = catalogue.dataset.shown
+    for text, name in catalogue.listed("points").items():
+        if not name.part:
+            attributes = v.attributes(catalogue[text], name.key)
+            attributes[v.OBSM_KEY] = shown.embeddings[name.key].as_option()
+            found[v.points_name(name.key)] = xr.Variable(
+                (v.CELL, v.axis(name.key)), whole[text].array, attributes
+            )
+    for text, name in catalogue.listed("vectors").items():
+        field, _, dimension = name.key.rpartition("/")
+        attributes = v.attributes(catalogue[text], name.key)
+        attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
+        variable = xr.Variable((v.CELL, v.axis(dimension)), whole[text].array, attributes)
+        found[v.distinct(v.vector_name(field, dimension), found.__contains__)] = variable
+
+
+def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
+    listed = catalogue.listed("obs")
+    dimensions = tuple(catalogue.dataset.shown.embeddings)
+    named = v.fields(dict.fromkeys(name.key for name in listed.values()), dimensions)
+    for text, name in listed.items():
+        names, output = named[name.key], catalogue[text]
+        attributes = v.attributes(output, name.key)
+        if name.part == "values":
+            found[names.values] = xr.Variable(v.CELL, whole[text].array, attributes)
+        elif name.part == "outliers":
+            found[names.outliers] = xr.Variable(v.CELL, whole[text].array, attributes)
+        else:
+            _add_codes(output, names, attributes, found)
+
+
+def _add_codes(
+    output: Any, names: v.Fields, attributes: dict[str, Any], found: dict[str, xr.Variable]
+) -> None:
+    labels = output.labels
+    codes = np.arange(len(labels), dtype=output.dtype)
+    attributes |= {
+        "flag_values": codes,
+        "flag_meanings": v.meanings(labels),
+        v.MISSING: output.dtype.type(np.iinfo(output.dtype).max),
+    }
+    if output.colors:
+        attributes[v.COLORS] = json.dumps(output.colors)
+    found[names.values] = xr.Variable(v.CELL, output.array, attributes)
+    key = {v.KEY: attributes[v.KEY]}
+    found[names.label] = xr.Variable(names.category, np.array(labels, dtype=object), key)
+    for statistic, centroids in output.statistics.items():
+        dimension = statistic.removeprefix("centroids/")
+        if dimension in DIMENSIONS:
+            dims = (names.category, v.axis(dimension))
+            found[names.centroid_of(dimension)] = xr.Variable(dims, centroids[:, :-1], key)
+            # As many in each embedding, but for cells that one of them lacks: the last one's.
+            counts = centroids[:, -1].astype(np.int64)
+            found[names.centroid_n] = xr.Variable(names.category, counts, key)
+
+
+def _add_expression(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
+    genes = catalogue.listed("var")
+    dataset = catalogue.dataset
+    if not genes:
+        return
+    positions = [dataset.gene_positions[name.key] for name in genes.values()]
+    every = positions == list(range(dataset.expression.shape[1]))
+    values = dense_array(dataset.expression, None if every else positions, dataset.sizes)
+    first = catalogue[next(iter(genes))]
+    attributes = {v.OUTPUT: "var/*", v.STORED: first.dtype.name, v.FILE: "var/<gene>.values.*"}
+    found[v.EXPRESSION] = xr.Variable((v.CELL, v.GENE), values, attributes)
+
+
+def _add_edges(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
+    warnings.warn(
+        f"{catalogue.source.name}: edges are counted now, which reads the neighbour graph",
+        UserWarning,
+        stacklevel=4,
+    )
+    ends = {name.key: catalogue[text] for text, name in catalogue.listed("connectivity").items()}
+    arrays = {end: output.array for end, output in ends.items()}
+    lengths = dask.compute(
+        [dask.delayed(len)(block) for block in next(iter(arrays.values())).to_delayed().ravel()],
+        **scheduler_kwargs(),
+    )[0]
+    for end, array in arrays.items():
+        known = array.copy()
+        known._chunks = (tuple(lengths),)  # what compute_chunk_sizes does, once for both
+        found[v.ENDS[end]] = xr.Variable(v.EDGE, known, v.attributes(ends[end], end))
+
+
+def _coordinates(catalogue: Catalogue, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
+    source = catalogue.source
+    coordinates = {v.CELL_ID: xr.Variable(v.CELL, _as_text(source.cell_names(catalogue.dataset.sizes)))}
+    if v.EXPRESSION in found:
+        genes = np.array([name.key for name in catalogue.listed("var").values()], dtype=object)
+        lazy = da.from_array(genes, chunks=-1)
+        coordinates[v.GENE_ID] = xr.Variable(v.GENE, _as_text(lazy))
+    for dimension, width in DIMENSIONS.items():
+        if any(v.axis(dimension) in variable.dims for variable in found.values()):
+            name = v.axis(dimension)
+            coordinates[name] = xr.Variable(name, np.array(list(v.AXES[:width])))
+    return coordinates
+
+
+def _as_text(names: da.Array) -> da.Array:
+    """Note that an array of objects is text."""
+    return da.Array(names.dask, names.name, names.chunks, dtype=_TEXT)
+
+
+def _attributes(catalogue: Catalogue) -> dict[str, Any]:
+    dataset, source = catalogue.dataset, catalogue.source
+    found = {
+        "source": source.path or source.name,
+        "storage": source.storage,
+        "id": catalogue.options.dataset_id or safe_name(dataset.name),
+        "name": dataset.name,
+        "cellucid_lazy_version": cellucid_lazy.__version__,
+    }
+    if dataset.latent_key is not None:
+        found["latent_key"] = dataset.latent_key
+    if dataset.shown.umap_resolution is not None:
+        found["umap_resolution"] = json.dumps(dict(dataset.shown.umap_resolution))
+    return found
