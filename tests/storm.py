@@ -141,21 +141,25 @@ class Crowd:
         return content
 
     def ask(self, seed: int) -> None:
-        """Ask until the end: two genes to each field."""
+        """Ask once, and until the end: two genes to each field."""
         rng = random.Random(seed)
-        while time.monotonic() < self.end:
+        while True:
             sizes = self._sizes[rng.randrange(3) // 2]
-            path = rng.choice(list(sizes))
-            began = time.monotonic()
-            try:
-                content = self._get(path)
-            except OSError as problem:
-                self.problems.append(f"{path}: {problem}")
-                continue
-            self.answers.append((began, time.monotonic()))
-            known = self._checksums.setdefault(path, zlib.crc32(content))
-            if len(content) != sizes[path] or zlib.crc32(content) != known:
-                self.problems.append(f"{path}: {len(content)} bytes, not the same as before")
+            self._ask(rng.choice(list(sizes)), sizes)
+            if time.monotonic() >= self.end:
+                return
+
+    def _ask(self, path: str, sizes: dict[str, int]) -> None:
+        began = time.monotonic()
+        try:
+            content = self._get(path)
+        except OSError as problem:
+            self.problems.append(f"{path}: {problem}")
+            return
+        self.answers.append((began, time.monotonic()))
+        known = self._checksums.setdefault(path, zlib.crc32(content))
+        if len(content) != sizes[path] or zlib.crc32(content) != known:
+            self.problems.append(f"{path}: {len(content)} bytes, not the same as before")
 
 
 def main() -> None:
