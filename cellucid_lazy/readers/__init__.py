@@ -133,6 +133,8 @@ def _open_path(
                 tree = _enter(whole, *part)
                 if not _has_old_layout(tree):
                     source = describe(tree, storage.name, **choice)
+                    if tree is whole:
+                        return source
                     shared = _not_of_one_modality(whole, source)
                     return replace(source, left_out=(*shared, *source.left_out))
                 # Deferred: anndata takes long to import, and other files do without.

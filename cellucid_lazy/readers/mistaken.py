@@ -79,8 +79,8 @@ def describe_tree(root: Any) -> str:
 
 def _is_10x(root: Any) -> bool:
     # Before Cell Ranger 3 there was a group for each genome, now there is one, "matrix".
-    groups = [root[key] for key in root]
-    return any(not hasattr(one, "shape") and "barcodes" in one for one in groups)
+    groups = [root.get(key) for key in root]
+    return any(hasattr(one, "keys") and "barcodes" in one for one in groups)
 
 
 def _is_loom(root: Any) -> bool:
