@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 
@@ -229,3 +230,23 @@ def test_the_layout_from_before_07_is_loaded_with_a_warning(old_pbmc_path, old_p
     assert [one.filename for one in told] == [__file__]
     assert (source.name, source.storage) == (str(old_pbmc_path), "h5ad")
     np.testing.assert_array_equal(values_of(source.expression), dense(old_pbmc.X))
+
+
+def test_the_zarr_layout_from_before_07_is_loaded_with_a_warning(tmp_path):
+    """Arrays of records, written by hand: zarr has no way to write them as it did."""
+    cells = np.array([(b"a", 1.5), (b"b", 2.5)], [("index", "S1"), ("score", "<f4")])
+    genes = np.array([b"A", b"B", b"C"], [("index", "S1")])
+    stored = {"X": np.arange(6, dtype="<f4").reshape(2, 3), "obs": cells, "var": genes}
+    (tmp_path / ".zgroup").write_text('{"zarr_format": 2}')
+    for key, values in stored.items():
+        dtype = values.dtype.str if key == "X" else values.dtype.descr
+        metadata = {"zarr_format": 2, "shape": values.shape, "chunks": values.shape, "order": "C"}
+        metadata |= {"dtype": dtype, "compressor": None, "filters": None, "fill_value": None}
+        (tmp_path / key).mkdir()
+        (tmp_path / key / ".zarray").write_text(json.dumps(metadata))
+        (tmp_path / key / ".".join("0" * values.ndim)).write_bytes(values.tobytes())
+    with pytest.warns(FallbackWarning, match=r"this zarr .*before AnnData 0\.7.*loaded whole"):
+        source = readers.open(tmp_path)
+    assert (source.name, source.storage, list(source.obs)) == (str(tmp_path), "zarr", ["score"])
+    np.testing.assert_array_equal(values_of(source.expression), stored["X"])
+    assert source.read_gene_ids("index") == ["A", "B", "C"]

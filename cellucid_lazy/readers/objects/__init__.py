@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cellucid_lazy.errors import DataError, FallbackWarning
 from cellucid_lazy.readers.dataset import COLORS
 from cellucid_lazy.readers.objects.loaded import describe_loaded
 from cellucid_lazy.readers.objects.view import subset
+from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import Source
 
 
@@ -71,22 +73,27 @@ def open_anndata(
 
 
 def open_old_layout(
-    path: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
+    tree: Tree, storage: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
 ) -> Source:
-    """Load an h5ad file from before AnnData 0.7, with a warning; DataError if that fails."""
+    """Load a dataset from before AnnData 0.7, with a warning; DataError if that fails."""
+    path = tree.path
     warnings.warn(
-        f"{path}: this h5ad has the layout from before AnnData 0.7, which must be loaded whole; "
-        "write it again with a current anndata to read it lazily",
+        f"{path}: this {storage} has the layout from before AnnData 0.7, which must be loaded "
+        "whole; write it again with a current anndata to read it lazily",
         FallbackWarning,
         stacklevel=4,
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adata = anndata.read_h5ad(path)
+            is_file = storage == "h5ad"
+            adata = anndata.read_h5ad(path) if is_file else anndata.io.read_zarr(tree.root)
     except Exception as problem:
-        raise DataError(f"{path}: cannot be read as an old h5ad: {problem}") from problem
-    return open_anndata(adata, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path)
+        raise DataError(f"{path}: cannot be read as an old {storage}: {problem}") from problem
+    source = open_anndata(
+        adata, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path
+    )
+    return replace(source, storage=storage)
 
 
 def _is_lazy(adata: AnnData) -> bool:
