@@ -9,14 +9,17 @@ from typing import Any
 
 from cellucid_lazy.codecs import codec_for
 from cellucid_lazy.engine.output import Output
-from cellucid_lazy.errors import OptionError, missing_key
+from cellucid_lazy.errors import OptionError, format_count, missing_key
 from cellucid_lazy.kinds import KINDS, Dataset, Row
 from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
 from cellucid_lazy.readers import open as open_source
-from cellucid_lazy.show import as_html, as_text
+from cellucid_lazy.show import as_html, as_text, matrices_line
 from cellucid_lazy.source import Source
 
+_HEAD = ("name", "dtype", "shape", "size", "file")
+# Of a kind; more are counted.
+_MAX_ROWS = 24
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -215,9 +218,7 @@ class Catalogue(Mapping[str, Output]):
                 raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
             matches = self._matching(pattern)
             if not matches:
-                raise missing_key(
-                    "output matching", pattern, self._suggestions(pattern), where=self.source.name
-                )
+                raise missing_key("output matching", pattern, self, where=self.source.name)
             found.update(matches)
         return found
 
@@ -229,20 +230,31 @@ class Catalogue(Mapping[str, Output]):
                 matches += [pattern] if pattern in names else fnmatch.filter(names, pattern)
         return matches
 
-    def _suggestions(self, pattern: str) -> Iterator[str]:
-        """List names of the kinds that were meant; without a kind, the pattern may be any key."""
-        for kind in KINDS:
-            if "/" not in pattern or _may_match(pattern, f"{kind}/"):
-                yield from self.listed(kind)
-
     def __reduce__(self) -> tuple[type[Catalogue], tuple[Dataset, frozenset[str] | None]]:
         return Catalogue, (self._dataset, self._selected)
 
+    def as_text(self, width: int | None = None) -> str:
+        """Show the catalogue in so many columns, or any; for use inside this library."""
+        below = matrices_line(self.source.matrices)
+        return as_text(self._title(), self._table(), below=below, width=width)
+
     def __repr__(self) -> str:
-        return as_text(self.source, self.rows())
+        return self.as_text()
 
     def _repr_html_(self) -> str:
-        return as_html(self.source, self.rows())
+        below = matrices_line(self.source.matrices)
+        return as_html(self._title(), self._table(), head=_HEAD, below=below)
+
+    def _title(self) -> str:
+        source = self.source
+        cells, genes = format_count(source.n_cells, "cell"), format_count(source.n_genes, "gene")
+        return f"Catalogue of {source.name}: {cells} x {genes}"
+
+    def _table(self) -> Iterator[tuple[str, ...]]:
+        for kind, rows in self.rows().items():
+            yield from (row.cells for row in rows[:_MAX_ROWS])
+            if len(rows) > _MAX_ROWS:
+                yield Row(f"... and {len(rows) - _MAX_ROWS:,} more of {kind}/*").cells
 
 
 def _may_match(pattern: str, start: str) -> bool:

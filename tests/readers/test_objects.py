@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata.experimental import read_lazy
 from scipy import sparse
 
@@ -158,6 +159,23 @@ def test_a_view_with_a_repeated_cell_has_no_graph(form, tmp_path):
     assert (points[0] == points[1]).all()
     with pytest.raises(DataError, match="the view has 0 cells"):
         source_of(held[[]])
+
+
+@pytest.mark.parametrize("form", ["lazy h5ad", "lazy zarr"])
+def test_a_lazy_object_goes_by_its_file(form, tmp_path):
+    lazy = opened(form, data.atlas(slim=True), tmp_path)
+    path = str(tmp_path / ("a.h5ad" if form == "lazy h5ad" else "a.zarr"))
+    for held in (lazy, lazy[:10]):
+        source = source_of(held)
+        assert (source.name, source.storage, source.path) == (path, form.split()[1], path)
+
+
+def test_a_lazy_object_of_unknown_origin_is_not_in_memory():
+    store = zarr.storage.MemoryStore()
+    with data.writing():
+        data.atlas(slim=True).write_zarr(store)
+        source = source_of(read_lazy(zarr.open_group(store, mode="r")))
+    assert (source.name, source.storage, source.path) == ("AnnData from read_lazy", "lazy", None)
 
 
 def test_a_backed_matrix_stays_in_its_file(tmp_path, monkeypatch):

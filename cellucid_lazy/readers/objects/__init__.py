@@ -59,11 +59,16 @@ def open_anndata(
     whole = adata
     if adata.is_view and (adata._adata_ref.isbacked or _is_lazy(adata._adata_ref)):
         whole = adata._adata_ref
-    loaded = _load_frames(whole, use_raw=use_raw) if _is_lazy(whole) else whole
-    if loaded.isbacked:
+    loaded, called = whole, {}
+    if _is_lazy(whole):
+        file = _path(whole)
+        path = None if file is None else str(file.absolute())
+        called = {"name": "AnnData from read_lazy", "storage": "lazy"}
+        loaded = _load_frames(whole, path or called["name"], use_raw=use_raw)
+    elif loaded.isbacked:
         path = str(Path(loaded.filename).absolute())
     source = describe_loaded(
-        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path
+        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path, **called
     )
     if whole is adata:
         return source
@@ -101,15 +106,14 @@ def _is_lazy(adata: AnnData) -> bool:
     return not isinstance(adata.obs, pd.DataFrame)
 
 
-def _load_frames(adata: AnnData, *, use_raw: bool) -> AnnData:
+def _load_frames(adata: AnnData, name: str, *, use_raw: bool) -> AnnData:
     """Load obs and var of an AnnData from ``read_lazy``; its other arrays stay lazy.
 
     Its columns hold open handles. Its tasks are named by path and key only, so an overwritten file
     would serve stale results: they get new names.
     """
-    path = _path(adata)
     warnings.warn(
-        f"{path or 'AnnData from read_lazy'}: obs and var of a lazy AnnData are loaded now, and "
+        f"{name}: obs and var of a lazy AnnData are loaded now, and "
         "its matrices are read in the blocks of anndata; open the file itself to read it lazily",
         FallbackWarning,
         stacklevel=5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -55,11 +56,17 @@ def describe_loaded(
     use_raw: bool,
     neighbors_key: str | None,
     path: str | None,
+    name: str = "AnnData in memory",
+    storage: str = "memory",
 ) -> Source:
-    """Describe an AnnData object that is no view of a file; `path` is where it was loaded from."""
+    """Describe an AnnData object that is no view of a file.
+
+    `path` is where it was loaded from, `name` and `storage` what it is called where that is not
+    known.
+    """
+    name = path or name
     # Names of tasks begin with it.
     token = f"memory-{uuid.uuid4().hex}"
-    name = path or "AnnData in memory"
     left_out: list[str] = []
     keys = [str(key) for key in adata.obs.columns]
     obsm = {str(key): value for key, value in adata.obsm.items()}
@@ -76,7 +83,7 @@ def describe_loaded(
     matrix, var = _expression(adata, token, name, layer=layer, use_raw=use_raw)
     return Source(
         name=name,
-        storage="h5ad" if path else "memory",
+        storage=_storage_of(path) if path else storage,
         path=path,
         is_backed=bool(adata.isbacked),
         n_cells=adata.n_obs,
@@ -93,6 +100,10 @@ def describe_loaded(
             None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
         ),
     )
+
+
+def _storage_of(path: str) -> str:
+    return "zarr" if Path(path).is_dir() or path.endswith(".zip") else "h5ad"
 
 
 # Matrices

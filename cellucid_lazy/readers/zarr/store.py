@@ -226,7 +226,7 @@ def user_error(url: str, options: StorageOptions, problem: Exception) -> Celluci
     if isinstance(problem, ImportError):
         return DataError(
             f"{url}: a package for such URLs is missing ({reason}); for s3 and http: "
-            "pip install 'cellucid-lazy[remote]'"
+            "pip install '.[remote]' in the clone of cellucid_lazy"
         )
     if isinstance(problem, TypeError):
         return OptionError(f"{url}: storage_options do not fit ({reason})")
