@@ -14,7 +14,7 @@ from cellucid_lazy.kinds import KINDS, Dataset, Row
 from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
 from cellucid_lazy.readers import open as open_source
-from cellucid_lazy.show import as_html, as_text, matrices_line
+from cellucid_lazy.show import as_html, as_text, format_shape
 from cellucid_lazy.source import Source
 
 _HEAD = ("name", "dtype", "shape", "size", "file")
@@ -235,15 +235,24 @@ class Catalogue(Mapping[str, Output]):
 
     def as_text(self, width: int | None = None) -> str:
         """Show the catalogue in so many columns, or any; for use inside this library."""
-        below = matrices_line(self.source.matrices)
-        return as_text(self._title(), self._table(), below=below, width=width)
+        return as_text(self._title(), self._table(), below=self._notes(), width=width)
 
     def __repr__(self) -> str:
         return self.as_text()
 
     def _repr_html_(self) -> str:
-        below = matrices_line(self.source.matrices)
-        return as_html(self._title(), self._table(), head=_HEAD, below=below)
+        return as_html(self._title(), self._table(), head=_HEAD, below=self._notes())
+
+    def _notes(self) -> list[str]:
+        """List the stored matrices, where there is not only X, and which labels have colours."""
+        source, notes = self.source, []
+        if set(source.matrices) - {"X"}:
+            shapes = [f"{key} {format_shape(shape)}" for key, shape in source.matrices.items()]
+            notes.append(f"  matrices: {', '.join(shapes)}")
+        colored = [key for key in self._dataset.obs_keys if source.obs[key].read_colors]
+        if colored:
+            notes.append(f"  colours of: {', '.join(colored)}")
+        return notes
 
     def _title(self) -> str:
         source = self.source

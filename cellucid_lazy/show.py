@@ -5,14 +5,18 @@ from __future__ import annotations
 import html
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cellucid_lazy.errors import format_size, printable
 
 
 def as_text(
-    title: str, rows: Iterable[Sequence[str]], *, below: str = "", width: int | None = None
+    title: str,
+    rows: Iterable[Sequence[str]],
+    *,
+    below: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """Show a table as text.
 
@@ -23,7 +27,7 @@ def as_text(
     rows
         Cells, as many in each row.
     below
-        A line after the table; "" for none.
+        Lines after the table.
     width
         Columns of the terminal: in a narrow one the last cell of each row is left out, or all but
         the first go to lines of their own. None for any width.
@@ -39,8 +43,8 @@ def as_text(
         lines = _aligned([cells[:-1] for cells in table])
         if _widest(lines) > width:
             lines = [line for cells in table for line in _stacked(cells, width)]
-    ends = [wrapped(_escaped(line), width) for line in (title, below) if line]
-    return "\n".join([ends[0], *lines, *ends[1:]])
+    first, *last = (wrapped(_escaped(line), width) for line in (title, *below))
+    return "\n".join([first, *lines, *last])
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -81,12 +85,13 @@ def as_html(
     rows: Iterable[Sequence[str]],
     *,
     head: Sequence[str] = (),
-    below: str = "",
+    below: Sequence[str] = (),
 ) -> str:
     """Show a table as HTML for notebooks, like `as_text`; `head` names its columns."""
     table = "".join(map(_html_row, rows))
     heading = _html_row(head, "th") if head else ""
-    start, end = html.escape(_escaped(title)), html.escape(_escaped(below))
+    start = html.escape(_escaped(title))
+    end = "<br>".join(html.escape(_escaped(line)) for line in below)
     return f"<div><b>{start}</b><table>{heading}{table}</table>{end}</div>"
 
 
@@ -101,14 +106,6 @@ _LEFT = "'text-align:left'"
 def _escaped(text: str) -> str:
     """Make a text safe to print, and keep it in one line."""
     return printable(text).replace("\n", "\\n")
-
-
-def matrices_line(matrices: Mapping[str, Sequence[int]]) -> str:
-    """List the stored matrices in a line, given their shapes; "" where there is only X."""
-    if not set(matrices) - {"X"}:
-        return ""
-    listed = [f"{key} {format_shape(shape)}" for key, shape in matrices.items()]
-    return f"  matrices: {', '.join(listed)}"
 
 
 def folder_summary(folder: Path, seconds: float) -> str:

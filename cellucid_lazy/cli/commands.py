@@ -77,6 +77,7 @@ def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
         "expression": source.expression.layout if source.expression else None,
         "matrices": {key: list(shape) for key, shape in source.matrices.items()},
         "latent_key": catalogue.latent_key,
+        "colors": [key for key, column in source.obs.items() if column.read_colors],
         "outputs": [_row(row) for row in rows if row.name not in genes],
         "genes": [name.key for name in genes.values()],
     }

@@ -94,11 +94,12 @@ def describe_loaded(
         connectivities=_graph(adata, token, name, neighbors_key, left_out),
         var_keys=tuple(str(key) for key in var.columns),
         read_gene_ids=partial(_read_gene_ids, var, name),
-        left_out=tuple(left_out),
-        matrices=_matrices(adata),
+        matrices=_matrices(adata, left_out),
         read_raw_gene_ids=(
             None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
         ),
+        # Last: the lines before add to it.
+        left_out=tuple(left_out),
     )
 
 
@@ -131,12 +132,14 @@ def _expression(
     return None if matrix is None else _matrix(matrix, f"{token}-{key}", f"{name}: {key}"), var
 
 
-def _matrices(adata: AnnData) -> dict[str, tuple[int, ...]]:
+def _matrices(adata: AnnData, left_out: list[str]) -> dict[str, tuple[int, ...]]:
     """Find the shapes of all matrices that could serve as expression."""
     # From anndata 0.13 on X is among the layers, under the name None.
     layers = {f"layers/{key}": adata.layers[key] for key in adata.layers if key is not None}
-    raw = {} if adata.raw is None else {"raw/X": adata.raw.X}
-    every = {"X": adata.X, **layers, **raw}
+    every = {"X": adata.X, **layers}
+    if adata.raw is not None:
+        # A backed AnnData looks for raw in its file, and may find none.
+        every |= usable("matrix", ["raw/X"], lambda _: adata.raw.X, left_out)
     return {key: tuple(one.shape) for key, one in every.items() if one is not None}
 
 
@@ -187,7 +190,7 @@ def _graph(
         matrix = _matrix(values, f"{token}-connectivities", f"{name}: {key}")
         return neighbour_graph(matrix, adata.n_obs, key)
 
-    return check_graph(found, described, left_out)
+    return check_graph(found, described, left_out, name)
 
 
 def _obsm_array(value: Any, token: str, name: str) -> ObsmArray:
