@@ -50,7 +50,7 @@ def inspect(arguments: argparse.Namespace) -> None:
         problems = catalogue.problems()
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     notes += [f"export would refuse this: {one}" for one in problems]
-    notes = [in_flags(printable(one)) for one in notes]
+    notes = [printable(in_flags(one)) for one in notes]
     if arguments.json:
         shown = json.dumps({**shown, "left_out": notes}, indent=2)
     elif notes:

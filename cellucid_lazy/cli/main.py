@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (Exception, KeyboardInterrupt) as problem:
         if parsed.debug:
-            traceback.print_exc()
+            sys.stderr.write(printable(traceback.format_exc()))
         return _report(problem)
     return DONE
 
