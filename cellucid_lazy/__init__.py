@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from cellucid_lazy.errors import (
-    CellucidLazyError,
-    ChangedError,
-    ClosedError,
-    ClusterError,
-    CollisionError,
-    DataError,
-    ExportError,
-    FallbackWarning,
-    FieldError,
-    LeftOutWarning,
-    MissingFileError,
-    MissingKeyError,
-    OptionError,
-)
-from cellucid_lazy.options import Options
-
+TYPE_CHECKING = False  # importing it from typing takes longer than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from cellucid_lazy.adapter import AnnDataAdapter
     from cellucid_lazy.catalogue import Catalogue, outputs
     from cellucid_lazy.engine.output import Output
+    from cellucid_lazy.errors import (
+        CellucidLazyError,
+        ChangedError,
+        ClosedError,
+        ClusterError,
+        CollisionError,
+        DataError,
+        ExportError,
+        FallbackWarning,
+        FieldError,
+        LeftOutWarning,
+        MissingFileError,
+        MissingKeyError,
+        OptionError,
+    )
     from cellucid_lazy.export import explain, to_bytes, to_directory, to_sink
+    from cellucid_lazy.options import Options
     from cellucid_lazy.readers import open  # noqa: A004
     from cellucid_lazy.source import Source
 
@@ -59,18 +58,23 @@ __all__ = [
     "to_sink",
 ]
 
-# Imported on first use, so that the command line can print its help without dask.
+# Imported on first use, so that the command line can print its help without dask, and is there
+# to be interrupted at once.
 _MODULES = {
     "adapter": ("AnnDataAdapter",),
     "catalogue": ("Catalogue", "outputs"),
     "engine.output": ("Output",),
+    "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
     "export": ("explain", "to_bytes", "to_directory", "to_sink"),
+    "options": ("Options",),
     "readers": ("open",),
     "source": ("Source",),
 }
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     for module, names in _MODULES.items():
         if name in names:
             found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)

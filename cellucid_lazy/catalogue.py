@@ -13,7 +13,13 @@ import numpy as np
 
 from cellucid_lazy.codecs import codec_for
 from cellucid_lazy.engine.output import Output
-from cellucid_lazy.errors import CellucidLazyError, DataError, OptionError, missing_key
+from cellucid_lazy.errors import (
+    CellucidLazyError,
+    DataError,
+    OptionError,
+    format_count,
+    missing_key,
+)
 from cellucid_lazy.graph import unfused
 from cellucid_lazy.kinds import KINDS, Dataset, Row
 from cellucid_lazy.kinds.assigned import assigned
@@ -23,9 +29,12 @@ from cellucid_lazy.options import Options
 from cellucid_lazy.readers import given
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.readers.subset import subset
-from cellucid_lazy.show import as_html, as_text
+from cellucid_lazy.show import as_html, as_text, format_shape
 from cellucid_lazy.source import Source
 
+_HEAD = ("name", "dtype", "shape", "size", "file")
+# Of a kind; more are counted.
+_MAX_ROWS = 24
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -360,9 +369,7 @@ class Catalogue(Mapping[str, Output]):
                 raise OptionError(f"select({pattern!r}): give patterns one by one, as texts")
             matches = self._matching(pattern)
             if not matches:
-                raise missing_key(
-                    "output matching", pattern, self._suggestions(pattern), where=self.source.name
-                )
+                raise missing_key("output matching", pattern, self, where=self.source.name)
             found.update(matches)
         return found
 
@@ -374,20 +381,40 @@ class Catalogue(Mapping[str, Output]):
                 matches += [pattern] if pattern in names else fnmatch.filter(names, pattern)
         return matches
 
-    def _suggestions(self, pattern: str) -> Iterator[str]:
-        """List names of the kinds that were meant; without a kind, the pattern may be any key."""
-        for kind in KINDS:
-            if "/" not in pattern or _may_match(pattern, f"{kind}/"):
-                yield from self.listed(kind)
-
     def __reduce__(self) -> tuple[type[Catalogue], tuple[Dataset, frozenset[str] | None]]:
         return Catalogue, (self._dataset, self._selected)
 
+    def as_text(self, width: int | None = None) -> str:
+        """Show the catalogue in so many columns, or any; for use inside this library."""
+        return as_text(self._title(), self._table(), below=self._notes(), width=width)
+
     def __repr__(self) -> str:
-        return as_text(self.source, self.rows())
+        return self.as_text()
 
     def _repr_html_(self) -> str:
-        return as_html(self.source, self.rows())
+        return as_html(self._title(), self._table(), head=_HEAD, below=self._notes())
+
+    def _notes(self) -> list[str]:
+        """List the stored matrices, where there is not only X, and which labels have colours."""
+        source, notes = self.source, []
+        if set(source.matrices) - {"X"}:
+            shapes = [f"{key} {format_shape(shape)}" for key, shape in source.matrices.items()]
+            notes.append(f"  matrices: {', '.join(shapes)}")
+        colored = [key for key in self._dataset.obs_keys if source.obs[key].read_colors]
+        if colored:
+            notes.append(f"  colours of: {', '.join(colored)}")
+        return notes
+
+    def _title(self) -> str:
+        source = self.source
+        cells, genes = format_count(source.n_cells, "cell"), format_count(source.n_genes, "gene")
+        return f"Catalogue of {source.name}: {cells} x {genes}"
+
+    def _table(self) -> Iterator[tuple[str, ...]]:
+        for kind, rows in self.rows().items():
+            yield from (row.cells for row in rows[:_MAX_ROWS])
+            if len(rows) > _MAX_ROWS:
+                yield Row(f"... and {len(rows) - _MAX_ROWS:,} more of {kind}/*").cells
 
 
 def _may_match(pattern: str, start: str) -> bool:

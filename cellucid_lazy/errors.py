@@ -4,9 +4,38 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any
 
 
-class CellucidLazyError(Exception):
+def printable(text: str) -> str:
+    r"""Escape the characters that would steer a terminal or not be seen, but for line ends.
+
+    Parameters
+    ----------
+    text
+        Any text, such as a key of a file that somebody else wrote.
+
+    Returns
+    -------
+    str
+        With ``\x1b`` and the like in their place, as `repr` writes them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
+class _Message:
+    """A message that is safe to print, whatever the names in it."""
+
+    args: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return printable(" ".join(map(str, self.args)))
+
+
+class CellucidLazyError(_Message, Exception):
     """Base of every error this library raises on purpose."""
 
 
@@ -29,10 +58,6 @@ class FieldError(DataError):
 class MissingKeyError(CellucidLazyError, KeyError):
     """A name that the dataset does not have; the message lists close matches."""
 
-    def __str__(self) -> str:
-        # KeyError quotes its argument; a sentence reads better plain.
-        return str(self.args[0]) if self.args else ""
-
 
 class OptionError(CellucidLazyError, ValueError):
     """An export setting outside its range."""
@@ -54,11 +79,11 @@ class ClosedError(CellucidLazyError, RuntimeError):
     """An adapter that is used after it was closed."""
 
 
-class LeftOutWarning(UserWarning):
+class LeftOutWarning(_Message, UserWarning):
     """Names something that was left out of the catalogue or the export, and why."""
 
 
-class FallbackWarning(UserWarning):
+class FallbackWarning(_Message, UserWarning):
     """A layout that had to be loaded whole instead of read lazily."""
 
 
@@ -81,23 +106,59 @@ def missing_key(kind: str, key: object, available: Iterable[str], *, where: str)
     MissingKeyError
         Ready to raise.
     """
-    names, text = list(available), str(key)
-    close = _same_but_for_case(text, names)
-    close = close or difflib.get_close_matches(text, names, n=3, cutoff=0.6)
-    if close:
-        hint = "did you mean " + " or ".join(repr(name) for name in close) + "?"
-    elif names:
+    names = list(available)
+    hint = did_you_mean(str(key), names)
+    if not hint and names:
         shown = ", ".join(repr(name) for name in names[:10])
         hint = f"available: {shown}" + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
-    else:
-        hint = "there are none"
-    return MissingKeyError(f"{where}: no {kind} {key!r}; {hint}")
+    return MissingKeyError(f"{where}: no {kind} {key!r}; {hint or 'there are none'}")
 
 
-def _same_but_for_case(key: str, names: list[str]) -> list[str]:
-    """Names that differ in case only, as genes of man and mouse do, or lack their kind."""
-    folded = key.casefold()
-    return [name for name in names if f"/{name.casefold()}".endswith(f"/{folded}")][:3]
+def did_you_mean(key: str, names: Iterable[str]) -> str:
+    """Suggest names in place of one that is not there.
+
+    First those that have it as a part, in any case: ``cd3e``, ``cell_type`` and ``CD3*`` are parts
+    of ``var/CD3E`` and ``obs/cell_type/codes``. Else those of which a part is similar.
+
+    Parameters
+    ----------
+    key
+        The name asked for, or a pattern.
+    names
+        The names that exist.
+
+    Returns
+    -------
+    str
+        A question; empty where no name is close.
+    """
+    by_part: dict[str, list[str]] = {}
+    same: list[str] = []
+    part = key.lower()
+    for name in names:
+        low = name.lower()
+        if f"/{part}/" in f"/{low}/" or fnmatchcase(f"/{low}/", f"*/{part}/*"):
+            same.append(name)
+        for one in [low] if "/" in part else dict.fromkeys(low.split("/")):
+            by_part.setdefault(one, []).append(name)
+    below = [name for name in same if name.lower().startswith(f"{part}/")]
+    if len(below) > _N_CLOSE:
+        return f"did you mean one of {below[0][: len(key)] + '/*'!r}, such as {below[0]!r}?"
+    close = same or [
+        name
+        for one in difflib.get_close_matches(part, by_part, n=_N_CLOSE, cutoff=0.6)
+        for name in by_part[one]
+    ]
+    shown = list(dict.fromkeys(close))[:_N_CLOSE]
+    return f"did you mean {' or '.join(map(repr, shown))}?" if shown else ""
+
+
+_N_CLOSE = 3
+
+
+def reason(problem: OSError) -> str:
+    """Return what the system says went wrong, without its number and the path."""
+    return problem.strerror or str(problem)
 
 
 def no_raw(where: str) -> MissingKeyError:

@@ -302,8 +302,10 @@ def _viewer_files(dataset: Dataset, codec: Codec) -> dict[Producer, dict[str, Ou
     return _group(dataset, outputs)
 
 
-def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> str:
-    """Describe how the outputs of a catalogue would be made.
+def explain(
+    catalogue: Catalogue, *, memory_budget: int | str | None = None, details: bool = False
+) -> str:
+    """Describe how the outputs of a catalogue would be made: passes, bytes read, memory.
 
     Parameters
     ----------
@@ -311,11 +313,13 @@ def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> 
         Outputs on offer.
     memory_budget
         As `to_directory` takes it.
+    details
+        Describe each pass in a line of its own, with the reasons and the sizes of blocks.
 
     Returns
     -------
     str
-        A line for each pass. Nothing is read but the names of genes.
+        A sentence, or the lines. Nothing is read but the names of genes.
     """
     _check_catalogue(catalogue)
     resources = detect_resources(memory_budget)
@@ -325,8 +329,12 @@ def explain(catalogue: Catalogue, *, memory_budget: int | str | None = None) -> 
         n_outputs = len(catalogue.listed(prefix))
         if n_outputs:
             counts.setdefault(kind.producer(dataset), {})[prefix] = n_outputs
-    lines = [producer.explain(kinds, resources) for producer, kinds in counts.items()]
-    return "\n".join(lines) or "nothing is selected"
+    if not counts:
+        return "Nothing is selected."
+    if details:
+        return "\n".join(one.explain(kinds, resources) for one, kinds in counts.items())
+    sentence = "; ".join(one.summarize(kinds, resources) for one, kinds in counts.items())
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _group(dataset: Dataset, outputs: Mapping[str, Output]) -> dict[Producer, dict[str, Output]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import wraps
 from typing import Any, Literal
 
-from cellucid_lazy.errors import OptionError
+from cellucid_lazy.errors import OptionError, missing_key
+from cellucid_lazy.show import as_html
 
 DEFAULT_QUANTILE = 0.95
 DEFAULT_MIN_POINTS = 10
@@ -55,7 +57,7 @@ class Options:
     obs_categorical_dtype
         ``"auto"`` (by the number of categories), ``"uint8"`` or ``"uint16"``.
     compression
-        gzip level 1-9, or ``"name:level"`` of another codec; None or 0 for none.
+        gzip level 1-9, or ``"name:level"`` of another codec; 0 or None for none.
     manifest_shape
         ``"export"``, the shape of an exported folder, or ``"live"``, the one that the
         reference's server answers.
@@ -109,24 +111,45 @@ class Options:
         """Dimensions, such as ``"2d"``, and what was chosen for them; None for UMAP."""
         return _embeddings(self.embeddings)
 
+    def _repr_html_(self) -> str:
+        rows = [(one.name, repr(getattr(self, one.name))) for one in fields(self)]
+        return as_html("Options", rows)
+
     def _mend_centroids(self) -> None:
         quantile = _number("centroid_outlier_quantile", self.centroid_outlier_quantile)
         if not 0.5 < quantile < 1.0:
             warnings.warn(
                 f"centroid_outlier_quantile={quantile} is not between 0.5 and 1; "
                 f"{DEFAULT_QUANTILE} is used",
-                stacklevel=4,
+                stacklevel=5,
             )
             quantile = DEFAULT_QUANTILE
         min_points = _number("centroid_min_points", self.centroid_min_points)
         if min_points < 1:
             warnings.warn(
                 f"centroid_min_points={min_points} is below 1; {DEFAULT_MIN_POINTS} is used",
-                stacklevel=4,
+                stacklevel=5,
             )
             min_points = DEFAULT_MIN_POINTS
         object.__setattr__(self, "centroid_outlier_quantile", float(quantile))
         object.__setattr__(self, "centroid_min_points", int(min_points))
+
+
+def _naming_unknown(init: Callable[..., None]) -> Callable[..., None]:
+    """Have a setting that does not exist answered with those that do."""
+
+    @wraps(init)
+    def checked(self: Options, **settings: Any) -> None:
+        names = [one.name for one in fields(self)]
+        for name in settings:
+            if name not in names:
+                raise OptionError(str(missing_key("setting", name, names, where="Options")))
+        init(self, **settings)
+
+    return checked
+
+
+Options.__init__ = _naming_unknown(Options.__init__)  # type: ignore[method-assign]
 
 
 _COLUMNS = re.compile(r"(.+)\[(\d*):(\d*)\]")
@@ -152,7 +175,9 @@ def _rename(given: object) -> tuple[tuple[str, str], ...]:
         _text(f"rename[{old!r}]", new)
         kind, slash, key = old.partition("/")
         if kind not in ("obs", "var") or not slash or not key or not new:
-            raise OptionError(f"rename: {old!r} is none of obs/<column> and var/<gene>")
+            raise OptionError(
+                f"rename={{{old!r}: {new!r}}}: {old!r} is none of obs/<column> and var/<gene>"
+            )
     return tuple(pairs.items())
 
 
@@ -170,7 +195,10 @@ def _embeddings(given: object) -> tuple[tuple[str, str], ...] | None:
     for dimension, key in pairs.items():
         name = f"{str(dimension).removesuffix('d')}d"
         if name not in ("1d", "2d", "3d"):
-            raise OptionError(f"embeddings: dimension {dimension!r} is none of 1, 2 and 3")
+            raise OptionError(
+                f"embeddings={{{dimension!r}: {key!r}}}: dimension {dimension!r} is none of 1, 2 "
+                "and 3"
+            )
         _text(f"embeddings[{dimension!r}]", key)
         found[name] = key
     return tuple(sorted(found.items()))
@@ -203,7 +231,7 @@ def compression_setting(given: Any) -> int | str | None:
         return None
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 9:
         raise OptionError(
-            f"compression={given!r}: a gzip level is a whole number from 1 to 9, or None for none"
+            f"compression={given!r}: a gzip level is a whole number from 1 to 9; 0 is none"
         )
     return level
 

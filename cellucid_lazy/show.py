@@ -1,38 +1,111 @@
-"""How a catalogue shows itself, with shapes, dtypes, files and sizes, and a folder that is done.
-
-Of a catalogue metadata only, but for the names of genes.
-"""
+"""How things show themselves, as text for terminals and as HTML for notebooks."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cellucid_lazy.errors import format_count, format_size
-from cellucid_lazy.kinds import Row
-from cellucid_lazy.source import Source
-
-_MAX_ROWS = 24
-_HEAD = ("name", "dtype", "shape", "size", "file")
+from cellucid_lazy.errors import format_size, printable
 
 
-def as_text(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
-    """Show a catalogue, given its rows by kind, as aligned text."""
-    table = list(_table(rows))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  " + "  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-    below = matrices_line(source) if source.expression is None else ""
-    return "\n".join([_title(source), *lines, *below.splitlines()])
+def as_text(
+    title: str,
+    rows: Iterable[Sequence[str]],
+    *,
+    below: Sequence[str] = (),
+    width: int | None = None,
+) -> str:
+    """Show a table as text.
+
+    Parameters
+    ----------
+    title
+        The first line.
+    rows
+        Cells, as many in each row.
+    below
+        Lines after the table.
+    width
+        Columns of the terminal: in a narrow one the last cell of each row is left out, or all but
+        the first go to lines of their own. None for any width.
+
+    Returns
+    -------
+    str
+        Lines, none ending in a space.
+    """
+    table = [[_escaped(cell) for cell in cells] for cells in rows]
+    lines = _aligned(table)
+    if width is not None and _widest(lines) > width:
+        lines = _aligned([cells[:-1] for cells in table])
+        if _widest(lines) > width:
+            lines = [line for cells in table for line in _stacked(cells, width)]
+    first, *last = (wrapped(_escaped(line), width) for line in (title, *below))
+    return "\n".join([first, *lines, *last])
 
 
-def matrices_line(source: Source) -> str:
-    """List the stored matrices in a line; "" where there is none beside X."""
-    if not set(source.matrices) - {"X"}:
-        return ""
-    listed = [f"{key} {_shape(shape)}" for key, shape in source.matrices.items()]
-    return f"  matrices: {', '.join(listed)}"
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    # A note, which has one cell, may be as long as it is.
+    rows = [cells for cells in table if any(cells[1:])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + ("  ".join(map(str.ljust, cells, widths)).rstrip() if any(cells[1:]) else cells[0])
+        for cells in table
+    ]
+
+
+def _widest(lines: Iterable[str]) -> int:
+    return max(map(len, lines), default=0)
+
+
+def _stacked(cells: Sequence[str], width: int) -> list[str]:
+    rest = "  ".join(cell for cell in cells[1:] if cell)
+    return [f"  {cells[0]}", *([wrapped(f"    {rest}", width)] if rest else [])]
+
+
+def wrapped(line: str, width: int | None) -> str:
+    """Break a line where it is wider than a terminal, if a width is given; indents the rest."""
+    if width is None or len(line) <= width:
+        return line
+    start = " " * (len(line) - len(line.lstrip()))
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=f"{start}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def as_html(
+    title: str,
+    rows: Iterable[Sequence[str]],
+    *,
+    head: Sequence[str] = (),
+    below: Sequence[str] = (),
+) -> str:
+    """Show a table as HTML for notebooks, like `as_text`; `head` names its columns."""
+    table = "".join(map(_html_row, rows))
+    heading = _html_row(head, "th") if head else ""
+    start = html.escape(_escaped(title))
+    end = "<br>".join(html.escape(_escaped(line)) for line in below)
+    return f"<div><b>{start}</b><table>{heading}{table}</table>{end}</div>"
+
+
+def _html_row(cells: Sequence[str], tag: str = "td") -> str:
+    shown = (html.escape(_escaped(cell)) for cell in cells)
+    return f"<tr>{''.join(f'<{tag} style={_LEFT}>{cell}</{tag}>' for cell in shown)}</tr>"
+
+
+_LEFT = "'text-align:left'"
+
+
+def _escaped(text: str) -> str:
+    """Make a text safe to print, and keep it in one line."""
+    return printable(text).replace("\n", "\\n")
 
 
 def folder_summary(folder: Path, seconds: float) -> str:
@@ -41,39 +114,15 @@ def folder_summary(folder: Path, seconds: float) -> str:
     return f"{folder}: {len(sizes):,} files, {format_size(sum(sizes))}, in {seconds:,.1f} s"
 
 
-def as_html(source: Source, rows: Mapping[str, Sequence[Row]]) -> str:
-    """Show a catalogue, given its rows by kind, as an HTML table for notebooks."""
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in _HEAD)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for cells in _table(rows)
-    )
-    title = html.escape(_title(source))
-    below = html.escape(matrices_line(source)) if source.expression is None else ""
-    return f"<div><b>{title}</b><table><tr>{head}</tr>{body}</table>{below}</div>"
-
-
-def _title(source: Source) -> str:
-    cells, genes = format_count(source.n_cells, "cell"), format_count(source.n_genes, "gene")
-    return f"Catalogue of {source.name}: {cells} x {genes}"
-
-
-def _table(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, ...]]:
-    for kind, group in rows.items():
-        yield from map(_cells, group[:_MAX_ROWS])
-        if len(group) > _MAX_ROWS:
-            yield _cells(Row(f"... and {len(group) - _MAX_ROWS:,} more of {kind}/*"))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    size = "" if row.nbytes is None else format_size(row.nbytes) + (" each" if row.each else "")
-    return row.name, row.dtype, _shape(row.shape), size, row.file
-
-
-def _shape(shape: Sequence[float]) -> str:
+def format_shape(shape: Sequence[float]) -> str:
+    """Format a shape: ``(3,000, 2)``, with ``?`` for NaN; "" for no dimensions."""
     lengths = ["?" if math.isnan(length) else f"{length:,.0f}" for length in shape]
     if len(lengths) == 1:
         return f"({lengths[0]},)"
     return f"({', '.join(lengths)})" if lengths else ""
+
+
+def format_names(names: Sequence[str], most: int = 12) -> str:
+    """List names in a line, the first of many."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"

@@ -18,6 +18,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, format_count, missing_key
+from cellucid_lazy.show import as_html, format_names, format_shape
 
 ColumnKind = Literal["continuous", "category"]
 Layout = Literal["csr", "csc", "dense"]
@@ -336,9 +337,11 @@ class Source:
     Attributes
     ----------
     name
-        What messages call the dataset: its path, or ``"AnnData in memory"``.
+        What messages call the dataset: its path, ``"AnnData in memory"``, or ``"AnnData from
+        read_lazy"`` where that does not tell its path.
     storage
-        Name of the storage: ``"h5ad"``, ``"zarr"`` or ``"memory"``.
+        Name of the storage: ``"h5ad"``, ``"zarr"``, ``"memory"``, or ``"lazy"`` where `read_lazy`
+        does not tell it.
     path
         Absolute path or URL; None for data in memory.
     is_backed
@@ -415,3 +418,20 @@ class Source:
             f"{format_count(len(self.obs), 'obs column')}, obsm {list(self.obsm)}, "
             f"connectivities {'yes' if self.connectivities else 'no'})"
         )
+
+    def _repr_html_(self) -> str:
+        expression, graph = self.expression, self.connectivities
+        arrays = [f"{key} {format_shape(array.shape)}" for key, array in self.obsm.items()]
+        matrices = [f"{key} {format_shape(shape)}" for key, shape in self.matrices.items()]
+        rows = [
+            ("storage", self.storage),
+            ("cells", f"{self.n_cells:,}"),
+            ("genes", f"{self.n_genes:,}"),
+            ("expression", expression.layout if expression else "none"),
+            ("matrices", format_names(matrices)),
+            (format_count(len(self.obs), "obs column"), format_names(tuple(self.obs))),
+            ("obsm", format_names(arrays)),
+            ("neighbour graph", graph.matrix.layout if graph else "none"),
+            *(("left out", sentence) for sentence in self.left_out),
+        ]
+        return as_html(f"Source {self.name}", rows)

@@ -229,21 +229,22 @@ def write_dataframe_010(adata: AnnData, path: Path) -> Path:
     with h5py.File(path, "r+") as root:
         for key, column in plain.obs.items():
             if isinstance(column.dtype, pd.CategoricalDtype):
-                _legacy_categorical(root["obs"], key)
+                legacy_categorical(root["obs"], key)
         for frame in ("obs", "var"):
             root[frame].attrs["encoding-version"] = "0.1.0"
     return path
 
 
-def _legacy_categorical(obs: h5py.Group, key: str) -> None:
-    group = obs[key]
+def legacy_categorical(frame: h5py.Group, key: str) -> None:
+    """Store a category column of a dataframe as encoding 0.1.0 did."""
+    group = frame[key]
     codes, ordered = group["codes"][...], bool(group.attrs["ordered"])
-    obs.require_group("__categories")
-    obs.move(f"{key}/categories", f"__categories/{key}")
-    del obs[key]
-    categories = obs["__categories"][key]
+    frame.require_group("__categories")
+    frame.move(f"{key}/categories", f"__categories/{key}")
+    del frame[key]
+    categories = frame["__categories"][key]
     categories.attrs["ordered"] = ordered
-    written = obs.create_dataset(key, data=codes)
+    written = frame.create_dataset(key, data=codes)
     written.attrs["categories"] = categories.ref
 
 

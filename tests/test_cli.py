@@ -6,9 +6,11 @@ import gzip
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from scipy import sparse
 
 import cellucid_lazy as cl
 from cellucid_lazy.cli import main
-from cellucid_lazy.cli.flags import SETTINGS
+from cellucid_lazy.cli.flags import SETTINGS, in_flags
 from cellucid_lazy.cli.guide import _next_steps
 from cellucid_lazy.cli.main import build_parser
 from cellucid_lazy.demo import write_demo
@@ -125,10 +127,13 @@ class TestInspect:
 
     def test_names_the_latent_space(self, run: Callable[..., Done], atlas: Path) -> None:
         rows = [line.split() for line in run("inspect", atlas).out.splitlines()]
-        (place,) = [number for number, row in enumerate(rows) if row[:2] == ["(latent", "space)"]]
+        (place,) = [number for number, row in enumerate(rows) if row[:2] == ["(latent", "space:"]]
         assert rows[place - 1][0] == "points/3d/padded"
-        assert rows[place][2:] == ["float32", "(300,", "20)", "from", "obsm/X_pca"]
-        assert "from obsm/X_umap_3d" in run("inspect", atlas, "--latent-key", "X_umap_3d").out
+        assert rows[place][2:] == ["obsm/X_pca)", "float32", "(300,", "20)"]
+        assert (
+            "(latent space: obsm/X_umap_3d)"
+            in run("inspect", atlas, "--latent-key", "X_umap_3d").out
+        )
         assert json.loads(run("inspect", atlas, "--json").out)["latent_key"] == "X_pca"
 
     def test_names_what_is_missing_or_left_out(
@@ -271,9 +276,13 @@ class TestExport:
     def test_explains_and_writes_nothing(
         self, run: Callable[..., Done], atlas: Path, tmp_path: Path
     ) -> None:
-        plan = cl.explain(cl.outputs(atlas), memory_budget="64MB")
-        told = run("export", atlas, tmp_path / "out", "--explain", "--memory-budget", "64MB")
-        assert told == (0, f"{plan}\n", "")
+        words = ["export", atlas, tmp_path / "out", "--explain", "--memory-budget", "128MB"]
+        plan = cl.explain(cl.outputs(atlas), memory_budget="128MB")
+        assert plan.endswith(" of the budget of 128.0 MB.")
+        assert run(*words) == (0, f"{plan}\n", "")
+        details = cl.explain(cl.outputs(atlas), memory_budget="128MB", details=True)
+        assert run(*words, "--details") == (0, f"{details}\n", "")
+        assert run("export", atlas, tmp_path / "out", "--details").code == 2
         assert list(tmp_path.iterdir()) == []
 
     def test_shows_warnings_in_one_line(
@@ -296,11 +305,44 @@ class TestBytes:
         plain = cl.to_bytes(cl.outputs(atlas), ["var/CD3E"])["var/CD3E"]
         assert gzip.decompress(capfdbinary.readouterr().out) == plain
 
+    def test_writes_a_file(self, run: Callable[..., Done], atlas: Path, tmp_path: Path) -> None:
+        assert run("bytes", atlas, "points/2d/padded", "-o", tmp_path / "a.bin") == (0, "", "")
+        padded = cl.to_bytes(cl.outputs(atlas), ["points/2d/padded"])["points/2d/padded"]
+        assert (tmp_path / "a.bin").read_bytes() == padded
+
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_writes_several_to_a_folder_as_an_export_has_them(
+        self, is_there: bool, run: Callable[..., Done], atlas: Path, tmp_path: Path
+    ) -> None:
+        some, whole = tmp_path / "some", tmp_path / "whole"
+        names = ["points/2d", "obs/donor/codes", "var/CD3E", "manifest/obs"]
+        if is_there:
+            (some / "var").mkdir(parents=True)
+            (some / "var/CD3E.values.f32.gz").write_text("replaced")
+        words = ["bytes", atlas, *names, "--output", some, "--compression", 1]
+        assert run(*words) == (0, "", "")
+        cl.to_directory(cl.outputs(atlas, cl.Options(compression=1)), whole, progress=False)
+        found, expected = files_of(some), files_of(whole)
+        assert len(found) == 4
+        assert found == {name: expected[name] for name in found}
+        assert run("bytes", atlas, names[0], "-o", some).code == 0
+        assert (some / "points_2d.bin").exists()
+
+    def test_never_replaces_what_it_reads(
+        self, run: Callable[..., Done], atlas: Path, tmp_path: Path
+    ) -> None:
+        before = atlas.read_bytes()
+        link = tmp_path / "link"
+        link.symlink_to(atlas)
+        done = run("bytes", atlas, "points/2d", "-o", link)
+        assert (done.code, done.err) == (1, f"error: {link}: is what is read; give another place\n")
+        assert atlas.read_bytes() == before
+
     def test_refuses_a_terminal(self, atlas: Path) -> None:
         with terminal() as (far, _):
             done = spawn("bytes", atlas, "points/2d", capture_output=False, stdout=far, stderr=-1)
         assert done.returncode == 2
-        assert "> FILE" in done.stderr
+        assert "-o FILE" in done.stderr
 
 
 class TestDemo:
@@ -313,7 +355,7 @@ class TestDemo:
         """What the demo prints where no program is found by its name alone."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PATH", str(tmp_path))
-        done = run("demo", self.OUT, "--cells", 400, "--genes", 50)
+        done = run("demo", self.OUT, "--n-cells", 400, "--n-genes", 50)
         assert (done.code, done.err) == (0, "")
         return done.out
 
@@ -352,13 +394,13 @@ class TestDemo:
     def test_keeps_an_earlier_export_unless_told(
         self, run: Callable[..., Done], tmp_path: Path
     ) -> None:
-        words = ["demo", tmp_path / "out", "--cells", "100", "--genes", "40"]
+        words = ["demo", tmp_path / "out", "--n-cells", "100", "--n-genes", "40"]
         assert run(*words).code == 0
         assert run(*words).code == 1
         assert run(*words, "--overwrite").code == 0
 
     def test_needs_a_few_cells(self, run: Callable[..., Done], tmp_path: Path) -> None:
-        done = run("demo", tmp_path / "out", "--cells", "3")
+        done = run("demo", tmp_path / "out", "--n-cells", "3")
         assert done.code == 2
         assert "more than 15 cells" in done.err
         assert list(tmp_path.iterdir()) == []
@@ -380,7 +422,20 @@ REFUSED = [
     (["inspect", "HERE"], 1, ["HERE: ", "zarr store"]),
     (["inspect", ""], 1, ["the name of the dataset is empty"]),
     (["inspect", "ATLAS", "--layer", "counts"], 1, ["ATLAS: no layer 'counts'"]),
-    (["inspect", "ATLAS", "--use-raw"], 1, ["ATLAS: there is no raw matrix"]),
+    (["inspect", "ATLAS", "--use-raw"], 1, ["ATLAS: there is no raw matrix", "without --use-raw"]),
+    (["inspect", "ATLAS", "--layer", "a b", "--use-raw"], 1, ["--layer 'a b' and --use-raw excl"]),
+    (["inspect", "ATLAS", "--modality", "rna"], 1, ["is no MuData"]),
+    (["export", "ATLAS", "out", "--embedding", "4=X"], 2, ["error: --embedding 4=X: dimension"]),
+    (["export", "ATLAS", "out", "--rename", "a=b c"], 2, ["error: --rename 'a=b c': 'a' is none"]),
+    (["export", "ATLAS", "/proc/out"], 1, ["error: /proc/out: no file can be made in /proc; give"]),
+    (["bytes", "ATLAS", "points/2d", "-o", "/proc/a"], 1, ["/proc/a: cannot be written: No such"]),
+    (["bytes", "ATLAS", "points/2d", "points/3d"], 2, ["give one with -o FOLDER"]),
+    (["bytes", "ATLAS", "points/2d", "points/3d", "-o", "ATLAS"], 1, ["ATLAS: is what is read"]),
+    (
+        ["bytes", "ATLAS", "points/2d/padded", "points/2d", "-o", "out"],
+        2,
+        ["has no file in"],
+    ),
     (["export", "ATLAS", "ATLAS"], 1, ["ATLAS: is a file; give the name of a folder"]),
     (["export", "ATLAS", ""], 1, ["the name of the target is empty"]),
     (["export", "ATLAS", "out", "--scratch", "ATLAS"], 1, ["ATLAS: ", "this is a file"]),
@@ -388,8 +443,12 @@ REFUSED = [
     (["export", "ATLAS", "out", "--select", "obs/cell_typ/*"], 1, ["did you mean"]),
     (["export", "ATLAS", "out", "--obs-keys", "leidn"], 1, ["ATLAS: ", "'leiden'"]),
     (["export", "ATLAS", "out", "--genes", "CD3F"], 1, ["ATLAS: ", "'CD3F'", "'CD3E'"]),
-    (["export", "ATLAS", "out", "--compression", "12"], 2, ["from 1 to 9, or None"]),
-    (["export", "ATLAS", "out", "--compression", "zip:3"], 2, ["'zip:3'", "gzip"]),
+    (
+        ["export", "ATLAS", "out", "--compression", "12"],
+        2,
+        ["--compression 12: ", "9; 0 is none"],
+    ),
+    (["export", "ATLAS", "out", "--compression", "zip:3"], 2, ["--compression zip:3: ", "gzip"]),
     (["export", "ATLAS", "out", "--memory-budget", "1kB"], 2, ["at least 64 MB"]),
     (["bytes", "ATLAS", "var/CD3F"], 1, ["ATLAS: ", "'var/CD3E'"]),
 ]
@@ -422,11 +481,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         "words",
         [
-            [],
             ["fly"],
             ["export", "a.h5ad"],
             ["export", "a", "b", "--threads", "0"],
-            ["export", "a", "b", "--compresion", "6"],
+            ["export", "a", "b", "--nothing-like-it", "6"],
             ["export", "a", "b", "--quantize-genes", "12"],
             ["export", "a", "b", "--select"],
         ],
@@ -463,6 +521,55 @@ class TestErrors:
         for part in says:
             assert part in done.err
 
+    def test_flags_are_suggested(self, run: Callable[..., Done]) -> None:
+        done = run("export", "a", "b", "--compresion", "6")
+        said = (
+            "error: unrecognized arguments: --compresion 6; did you mean '--compression'? (usage: "
+        )
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"{said}cellucid-lazy export DATA OUT [options]")
+
+    def test_no_help_speaks_python(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for command in ("inspect", "export", "bytes", "demo"):
+            with pytest.raises(SystemExit):
+                build_parser().parse_args([command, "--help"])
+        assert not re.search("None|True|False", capsys.readouterr().out)
+
+    @pytest.mark.parametrize(
+        ("python", "typed"),
+        [
+            (
+                "layer='counts' and use_raw=True exclude each other",
+                "--layer counts and --use-raw e",
+            ),
+            ("rename one: Options(rename={...}) (--rename), or", "rename one: --rename, or"),
+            ("give scratch= or use_raw", "give --scratch or --use-raw"),
+            ("obs_categorical_dtype='auto'", "--categorical-dtype auto"),
+            ("centroid_outlier_quantile=0.2 is", "--centroid-quantile 0.2 is"),
+            ("use Options(embeddings={2: 'X_t'}) (--embedding 2=X_t)", "use --embedding 2=X_t"),
+            # Names of files and keys stay as they are.
+            ("/d/table=3/a.h5ad: 'use_raw' of latent_key/x", None),
+        ],
+    )
+    def test_messages_name_flags(self, python: str, typed: str | None) -> None:
+        shown = in_flags(python)
+        assert shown.startswith(typed) if typed else shown == python
+
+    def test_control_characters_are_not_printed(
+        self, run: Callable[..., Done], tmp_path: Path
+    ) -> None:
+        adata = anndata.AnnData(np.ones((3, 2), np.float32), obsm={"X_umap": np.ones((3, 2))})
+        adata.obs["\x1b[2Jsize"] = 1.0
+        adata.obsm["\x1b[2Jdrift_umap_2d"] = np.ones((3, 3))
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        shown = run("inspect", tmp_path / "a.h5ad")
+        assert "\\x1b[2Jsize" in shown.out
+        assert "\\x1b[2Jdrift_umap_2d' is left out" in shown.out
+        done = run("export", tmp_path / "a.h5ad", tmp_path / "out", "--obs-keys", "\x1b[2Jsice")
+        assert done.code == 1
+        assert "\\x1b[2J" in done.err
+        assert "\x1b" not in shown.out + shown.err + done.out + done.err
+
     @pytest.mark.parametrize("words", [["--debug", "inspect", "x"], ["inspect", "x", "--debug"]])
     def test_debug_shows_the_traceback(self, words: list[str], run: Callable[..., Done]) -> None:
         done = run(*words)
@@ -484,7 +591,7 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("command", "words"),
-        [("inspect", "DATA"), ("export", "DATA OUT"), ("bytes", "DATA NAME"), ("demo", "OUT")],
+        [("inspect", "DATA"), ("export", "DATA OUT"), ("bytes", "DATA NAME ..."), ("demo", "OUT")],
     )
     def test_every_command_explains_itself(
         self, command: str, words: str, capsys: pytest.CaptureFixture[str]
@@ -495,6 +602,46 @@ class TestErrors:
         shown = capsys.readouterr().out
         assert shown.startswith(f"usage: cellucid-lazy {command} {words} [options]\n")
         assert "--debug" in shown
+
+
+def test_without_a_command_the_help_is_shown(run: Callable[..., Done]) -> None:
+    done = run()
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("usage: cellucid-lazy ")
+    assert "commands:" in done.out
+
+
+def test_inspect_fits_a_narrow_terminal(atlas: Path) -> None:
+    with terminal() as (far, near):
+        termios.tcsetwinsize(far, (24, 60))
+        done = spawn(
+            "inspect",
+            atlas.name,
+            capture_output=False,
+            stdout=far,
+            cwd=atlas.parent,
+            env={**os.environ, "COLUMNS": "", "PYTHONPATH": str(ROOT)},
+        )
+        shown = os.read(near, 100_000).decode().replace("\r\n", "\n")
+    assert done.returncode == 0
+    assert max(map(len, shown.splitlines()[1:])) <= 60
+    assert "  obs/cell_type/codes\n    uint8  (300,)  300 B  obs/cell_type.codes.u8\n" in shown
+
+
+def test_an_interruption_of_the_imports_is_no_traceback() -> None:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-X", "importtime", "-m", "cellucid_lazy", "inspect", "x"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=heed, cwd=ROOT
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # a module each, as it has been imported
+            if line.split()[-1] == "argparse":
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert [line for line in said.splitlines() if "import time:" not in line] == ["interrupted"]
 
 
 def test_progress_is_shown_on_a_terminal(atlas: Path, tmp_path: Path) -> None:

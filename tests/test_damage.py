@@ -201,6 +201,19 @@ def test_a_damaged_matrix_is_an_error(damaged, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_matrix_that_cannot_be_opened_is_an_error_that_names_the_others(damaged):
+    def change(root):
+        root["layers"].create_dataset("counts", data=np.zeros((60, 8))) if isinstance(
+            root, h5py.Group
+        ) else root["layers"].create_array("counts", data=np.zeros((60, 8)))
+        del root["X/indices"]
+
+    path = damaged(change)
+    with pytest.raises(cl.DataError, match=r"X: not a complete sparse.*--layer counts"):
+        cl.open(path)
+    assert cl.open(path, layer="counts").expression.shape == (60, 8)
+
+
 ORDERS = {"numbers": [1, 2], "one text": "score", "none": None}
 
 

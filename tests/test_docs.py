@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cellucid_lazy as cl
+from cellucid_lazy.cli.flags import OPENING, SCHEDULING, SETTINGS, WORK
 from cellucid_lazy.demo import write_demo
 
 # anndata 0.13 sets an option that pandas 3 wants gone, whenever it writes a file.
@@ -72,6 +73,18 @@ def test_set_up_takes_one_line_each() -> None:
 def test_the_reference_knows_every_public_name() -> None:
     page = (ROOT / "docs/api.md").read_text()
     assert [name for name in cl.__all__ if f"cl.{name}" not in page] == []
+
+
+def test_flags_that_are_named_otherwise_are_in_the_map() -> None:
+    """And so are they alone, with those of a list or of pairs."""
+    rows = [
+        line for line in (ROOT / "docs/api.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    for flag in (*OPENING, *SETTINGS, *WORK, *SCHEDULING):
+        row = [row for row in rows if f"`{flag.flag}" in row]
+        spelled = flag.flag == f"--{flag.setting.replace('_', '-')}"
+        assert row or spelled, flag.flag
+        assert all(flag.setting in one for one in row if flag.flag != "--storage-option"), row
 
 
 def test_every_transform_of_the_reference_exists() -> None:

@@ -71,7 +71,7 @@ def test_a_kind_is_shown_selected_computed_and_exported(example, adata, path, tm
     catalogue = cl.outputs(path, cl.Options(compression=1))
     assert "cells/n_genes.bin" in repr(catalogue)
     assert list(catalogue.select("cells/*")) == ["cells/n_genes"]
-    assert "cells (1)" in cl.explain(catalogue)
+    assert "cells (1)" in cl.explain(catalogue, details=True)
     files = cl.to_bytes(catalogue, ["cells/n_genes", "manifest/cells"])
     np.testing.assert_array_equal(np.frombuffer(files["cells/n_genes"], "<u4"), right)
     assert json.loads(files["manifest/cells"]) == {"fields": ["n_genes"]}

@@ -98,7 +98,7 @@ def test_building_computes_nothing(form, matrix, tmp_path):
                 assert isinstance(statistic, dask.array.Array)
         repr(catalogue)
         catalogue._repr_html_()
-        cl.explain(catalogue)
+        cl.explain(catalogue, details=True)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -154,7 +154,7 @@ def test_each_strategy_of_reading_genes_gives_the_same(expected, tmp_path, monke
     catalogue = with_sizes(cl.outputs(path, LIVE))
     strategies = []
     for budget in ("10kB", "1GB"):
-        plan = cl.explain(catalogue, memory_budget=budget).splitlines()[-1]
+        plan = cl.explain(catalogue, memory_budget=budget, details=True).splitlines()[-1]
         strategies.append(plan.split(":")[0])
         found = cl.to_bytes(catalogue, catalogue, memory_budget=budget, scratch=tmp_path)
         oracle.assert_same_outputs(found, expected)

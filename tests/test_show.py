@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import dask
@@ -55,7 +56,9 @@ def shown(catalogue):
 
 def test_html_says_what_text_says(catalogue):
     table = shown(catalogue)
-    lines = repr(catalogue).splitlines()
+    *lines, matrices = repr(catalogue).splitlines()
+    assert matrices.startswith("  matrices: X (400, 30), layers/by_gene (400, 30), ")
+    assert f"</table>{matrices}</div>" in catalogue._repr_html_()
     assert table.heading == lines[0]
     assert table.rows[0] == ["name", "dtype", "shape", "size", "file"]
     assert [" ".join(" ".join(row).split()) for row in table.rows[1:]] == [
@@ -96,12 +99,73 @@ def test_long_lists_are_cut_and_a_selection_shows_itself(catalogue):
     n_values = sum(line.startswith("obs/n") for line in lines)
     (rest,) = [line for line in lines if line.endswith("more of obs/*")]
     assert n_values + int(rest.split()[2]) == 30
-    title, *rows = repr(catalogue.select("var/CD3*", "points/2d")).splitlines()
+    title, *rows, _ = repr(catalogue.select("var/CD3*", "points/2d")).splitlines()
     assert title == repr(catalogue).splitlines()[0]
     assert [" ".join(row.split("  ")[1:2]) for row in rows] == [
         "points/2d",
         "var/CD3E ... var/CD3D (2)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "rest"),
+    [
+        (120, r" +uint8 +\(400,\) +400 B +obs/maybe_flag.codes.u8"),
+        (80, r" +uint8 +\(400,\) +400 B"),
+        (60, r"\n    uint8  \(400,\)  400 B  obs/maybe_flag.codes.u8"),
+    ],
+)
+def test_a_catalogue_fits_the_terminal(width, rest, tmp_path):
+    path = data.write_h5ad(data.atlas(slim=True), tmp_path / "a.h5ad")
+    catalogue = cl.outputs(path)
+    lines = catalogue.as_text(width).splitlines()
+    assert re.search(rf"^  obs/maybe_flag/codes{rest}$", "\n".join(lines), re.MULTILINE)
+    names = {line.strip().split("  ")[0] for line in lines}
+    assert {name for name in catalogue if not name.startswith("var/")} <= names
+    # Nothing is wider but a word that is.
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+
+
+def test_outputs_sources_and_options_show_themselves_in_notebooks(catalogue):
+    def fields(value):
+        table = Table()
+        table.feed(value._repr_html_())
+        return table.heading, dict(table.rows)
+
+    heading, rows = fields(catalogue["obs/sample/codes"])
+    assert heading == "Output obs/sample/codes"
+    assert rows["file"] == "obs/sample.codes.u8"
+    assert rows["shape"] == "(400,)"
+    assert rows["4 labels"] == "B/naïve, NK, T cells, unknown"
+    assert "centroids/2d" in rows["statistics"]
+    heading, rows = fields(catalogue.source)
+    assert heading == f"Source {catalogue.source.name}"
+    assert (rows["storage"], rows["cells"], rows["genes"]) == ("h5ad", "400", "30")
+    assert "X_umap (400, 2)" in rows["obsm"]
+    assert any("<b> & co" in text for text in rows.values())
+    heading, rows = fields(cl.Options(compression=6))
+    assert heading == "Options"
+    assert list(rows) == list(cl.Options.__dataclass_fields__)
+    assert rows["compression"] == "6"
+
+
+def test_names_never_steer_a_terminal(tmp_path):
+    adata = data.atlas(20, 3, slim=True)
+    adata.obs["\x1b[31mred\x07\n\u202e"] = 1.0
+    adata.obsm["\x1b]0;title\x07_umap_2d"] = np.zeros((20, 3), np.float32)
+    path = data.write_h5ad(adata, tmp_path / "\x1b[2Ja.h5ad")
+    with pytest.warns(cl.LeftOutWarning) as caught:
+        catalogue = cl.outputs(path)
+    with pytest.raises(cl.MissingKeyError) as missing:
+        catalogue["obs/\x1b[31mred"]
+    said = [repr(catalogue), catalogue.as_text(40), catalogue._repr_html_(), repr(catalogue.source)]
+    said += [catalogue.source._repr_html_(), str(missing.value)]
+    said += [str(one.message) for one in caught]
+    said += [repr(one) for one in catalogue.values()]
+    said += [one._repr_html_() for one in catalogue.values()]
+    for text in said:
+        assert text.replace("\n", "").isprintable(), text
+    assert "\\x1b[31mred\\x07\\n\\u202e" in repr(catalogue)
 
 
 def test_a_persisted_output_is_the_same_array(catalogue):

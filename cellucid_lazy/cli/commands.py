@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -14,8 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cellucid_lazy as cl
-from cellucid_lazy.cli.flags import OPENING, SCHEDULING, SETTINGS, WORK, given
-from cellucid_lazy.errors import OptionError
+from cellucid_lazy.cli.flags import (
+    OPENING,
+    REPLACE,
+    SCHEDULING,
+    SETTINGS,
+    WORK,
+    given,
+    in_flags,
+)
+from cellucid_lazy.errors import ExportError, OptionError, printable, reason
+from cellucid_lazy.show import wrapped
 
 if TYPE_CHECKING:
     from cellucid_lazy.kinds import Row
@@ -35,25 +45,23 @@ def inspect(arguments: argparse.Namespace) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         catalogue = _catalogue(arguments)
-        shown: Any = _description(catalogue) if arguments.json else _table(catalogue)
+        width = _width()
+        shown: Any = _description(catalogue) if arguments.json else catalogue.as_text(width)
         problems = catalogue.problems()
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     notes += [f"export would refuse this: {one}" for one in problems]
+    notes = [printable(in_flags(one)) for one in notes]
     if arguments.json:
         shown = json.dumps({**shown, "left_out": notes}, indent=2)
     elif notes:
-        shown = "\n".join(
-            [shown, "", "Left out, or worth knowing:", *(f"  {one}" for one in notes)]
-        )
+        lines = (wrapped(f"  {one}", width) for one in notes)
+        shown = "\n".join([shown, "", "Left out, or worth knowing:", *lines])
     sys.stdout.write(f"{shown}\n")
 
 
-def _table(catalogue: cl.Catalogue) -> str:
-    """Show a catalogue, and the stored matrices if there are others than X."""
-    from cellucid_lazy.show import matrices_line
-
-    text, line = repr(catalogue), matrices_line(catalogue.source)
-    return text if not line or text.endswith(line) else f"{text}\n{line}"
+def _width() -> int | None:
+    """Return the columns of the terminal that is written to; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
@@ -69,6 +77,7 @@ def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
         "expression": source.expression.layout if source.expression else None,
         "matrices": {key: list(shape) for key, shape in source.matrices.items()},
         "latent_key": catalogue.latent_key,
+        "colors": [key for key, column in source.obs.items() if column.read_colors],
         "outputs": [_row(row) for row in rows if row.name not in genes],
         "genes": [name.key for name in genes.values()],
     }
@@ -86,30 +95,65 @@ def export(arguments: argparse.Namespace) -> None:
     import dask
 
     work = given(arguments, WORK)
+    if arguments.details and not arguments.explain:
+        raise OptionError("--details goes with --explain")
     with dask.config.set(given(arguments, SCHEDULING)):
         catalogue = _catalogue(arguments)
         if arguments.select or arguments.exclude:
             catalogue = catalogue.select(*arguments.select, exclude=arguments.exclude)
         if arguments.explain:
-            plan = cl.explain(catalogue, memory_budget=work.get("memory_budget"))
+            budget = work.get("memory_budget")
+            plan = cl.explain(catalogue, memory_budget=budget, details=arguments.details)
             sys.stdout.write(f"{plan}\n")
             return
-        cl.to_directory(catalogue, arguments.out, overwrite=arguments.overwrite, **work)
+        cl.to_directory(catalogue, arguments.out, **given(arguments, REPLACE), **work)
 
 
 def write_bytes(arguments: argparse.Namespace) -> None:
-    """Write one output's bytes, and nothing else, to standard output."""
+    """Write one output's bytes to standard output or a file, or several to a folder."""
     import dask
 
-    if sys.stdout.isatty():
-        raise OptionError("bytes are not for a terminal: send them to a file with > FILE")
+    names = list(dict.fromkeys(arguments.outputs))
+    if arguments.output is None and len(names) > 1:
+        raise OptionError("several outputs need a folder: give one with -o FOLDER")
+    if arguments.output is None and sys.stdout.isatty():
+        raise OptionError("bytes are not for a terminal: send them to a file with -o FILE")
     with dask.config.set(given(arguments, SCHEDULING)):
         catalogue = _catalogue(arguments)
+        paths = _paths(catalogue, names, arguments.output)
         level = catalogue.options.compression
-        files = cl.to_bytes(
-            catalogue, [arguments.output], level, progress=None, **given(arguments, WORK)
-        )
-    sys.stdout.buffer.write(files[arguments.output])
+        files = cl.to_bytes(catalogue, names, level, progress=None, **given(arguments, WORK))
+    for name, path in paths.items():
+        if path is None:
+            sys.stdout.buffer.write(files[name])
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+        except OSError as problem:
+            raise ExportError(f"{path}: cannot be written: {reason(problem)}") from problem
+
+
+def _paths(catalogue: cl.Catalogue, names: list[str], given: str | None) -> dict[str, Path | None]:
+    """Settle which file each output goes to; None for standard output."""
+    if given is None:
+        return {names[0]: None}
+    target = Path(given).expanduser()
+    source = catalogue.source.path
+    if source is not None and target.resolve().is_relative_to(Path(source).resolve()):
+        raise ExportError(f"{target}: is what is read; give another place")
+    if len(names) == 1 and not target.is_dir():
+        return {names[0]: target}
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target}: is a file; several outputs need a folder")
+    suffix = catalogue.dataset.suffix
+    paths: dict[str, Path | None] = {}
+    for name in names:
+        output = catalogue[name]
+        if output.path is None:
+            raise OptionError(f"{name} has no file in an export: ask for it alone, with -o FILE")
+        paths[name] = target / (output.path + ("" if output.manifest else suffix))
+    return paths
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -120,16 +164,17 @@ def demo(arguments: argparse.Namespace) -> None:
     from cellucid_lazy.sinks import sink_for
 
     # Refuses the target before the work.
-    sink_for(arguments.out, overwrite=arguments.overwrite)
+    replace = given(arguments, REPLACE)
+    sink_for(arguments.out, **replace)
     with tempfile.TemporaryDirectory(prefix="cellucid-lazy-demo-") as folder:
         atlas = Path(folder) / "blood.h5ad"
         try:
-            write_demo(atlas, n_cells=arguments.cells, n_genes=arguments.genes)
+            write_demo(atlas, n_cells=arguments.n_cells, n_genes=arguments.n_genes)
         except ValueError as problem:
             raise OptionError(str(problem)) from problem
         began = time.monotonic()
         catalogue = cl.outputs(atlas, cl.Options(**DEMO_SETTINGS))
-        cl.to_directory(catalogue, arguments.out, overwrite=arguments.overwrite, progress=False)
+        cl.to_directory(catalogue, arguments.out, **replace, progress=False)
     summary = folder_summary(Path(arguments.out), time.monotonic() - began)
     colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     sys.stdout.write(guide(Path(arguments.out), summary, colored=colored))

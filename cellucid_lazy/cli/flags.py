@@ -6,7 +6,10 @@ An option that is not given is not passed on, so defaults are the library's own.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -124,7 +127,7 @@ ENCODING = (
     Flag(
         "--compression",
         "compression",
-        "gzip level 1-9, 1 is fastest (default: none)",
+        "gzip level 1-9, 1 is fastest; 0 for none (the default)",
         {"type": compression, "metavar": "N"},
     ),
     Flag("--quantize-genes", "var_quantization", "bits per gene value", _BITS),
@@ -178,6 +181,9 @@ WORK = (
     Flag("--scratch", "scratch", "folder for intermediate blocks", _text("FOLDER")),
 )
 
+# Of `to_directory` alone.
+REPLACE = (Flag("--overwrite", "overwrite", "replace an earlier export", _SWITCH),)
+
 # Configuration of dask.
 SCHEDULING = (
     Flag("--threads", "num_workers", "number of threads", {"type": positive, "metavar": "N"}),
@@ -191,6 +197,36 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags: tuple[Flag, ..
         group.add_argument(
             flag.flag, dest=flag.setting, help=flag.help, default=argparse.SUPPRESS, **flag.more
         )
+
+
+_FLAGS = {flag.setting: flag.flag for flag in (*OPENING, *SETTINGS, *WORK, *REPLACE, *SCHEDULING)}
+# A setting with its value, or its name where that is no word of English; no part of a path.
+_VALUE = r"True|-?\d[\d.]*|'[^']*'|\"[^\"]*\"|\{[^{}]*\}|\[[^\[\]]*\]"
+_SETTING = re.compile(
+    rf"(?<![\w/.'\"-])(?:({'|'.join(_FLAGS)})=({_VALUE})?"
+    rf"|({'|'.join(name for name in _FLAGS if '_' in name)}))(?![\w=/])"
+)
+# Python with the flag that does the same behind it.
+_BOTH = re.compile(r"(?:Options\(\S[^()]*\)|\w+=(?:'[^']*'|\S+)|select) \((--[^()]*)\)")
+
+
+def in_flags(sentence: str) -> str:
+    """Put a message of the library, which names settings as in Python, in terms of flags."""
+    return _SETTING.sub(_typed, _BOTH.sub(r"\1", sentence))
+
+
+def _typed(found: re.Match[str]) -> str:
+    """Write a setting as it is typed: ``layer='counts'`` becomes ``--layer counts``."""
+    flag, value = _FLAGS[found[1] or found[3]], found[2]
+    if value in (None, "True"):
+        return flag
+    try:
+        read = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return f"{flag} {value}"
+    if isinstance(read, dict):
+        read = [f"{key}={one}" for key, one in read.items()]
+    return shlex.join([flag, *map(str, read if isinstance(read, list) else [read])])
 
 
 def given(arguments: argparse.Namespace, flags: tuple[Flag, ...]) -> dict[str, Any]:

@@ -22,12 +22,14 @@ from cellucid_lazy.cli.flags import (
     IDENTITY,
     OFFER,
     OPENING,
+    REPLACE,
     SCHEDULING,
     WORK,
     add_flags,
+    in_flags,
     positive,
 )
-from cellucid_lazy.errors import CellucidLazyError, OptionError
+from cellucid_lazy.errors import CellucidLazyError, OptionError, did_you_mean, printable
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 # By signal: what is said, and the exit code that shells expect.
@@ -48,8 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 1 on an error, 2 on misuse, 130 when interrupted, 143 when terminated, 129 when
         the terminal is gone.
     """
+    parser = build_parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        parser.print_help()
+        return DONE
     try:
-        parsed = build_parser().parse_args(arguments)
+        parsed = parser.parse_args(words)
     except OptionError as problem:
         return _report(problem)
     try:
@@ -63,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (Exception, KeyboardInterrupt) as problem:
         if parsed.debug:
-            traceback.print_exc()
+            sys.stderr.write(printable(traceback.format_exc()))
         return _report(problem)
     return DONE
 
@@ -76,7 +83,7 @@ def _report(problem: BaseException) -> int:
         _print_line(said)
         return code
     if isinstance(problem, CellucidLazyError):
-        _print_line(f"error: {problem}")
+        _print_line(f"error: {in_flags(str(problem))}")
         return MISUSED if isinstance(problem, OptionError) else FAILED
     _print_line(f"error: {type(problem).__name__}: {problem} (--debug shows where it comes from)")
     return FAILED
@@ -85,7 +92,7 @@ def _report(problem: BaseException) -> int:
 def _print_line(sentence: str) -> None:
     erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # there may be a line of progress
     with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"{erase}{' '.join(sentence.split())}\n")
+        sys.stderr.write(f"{erase}{printable(' '.join(sentence.split()))}\n")
 
 
 @contextmanager
@@ -94,7 +101,7 @@ def _one_line_warnings(debug: bool) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if debug or not issubclass(category, (DeprecationWarning, FutureWarning)):
-            _print_line(f"warning: {message}")
+            _print_line(f"warning: {in_flags(str(message))}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -132,13 +139,23 @@ def _signals_clean_up() -> Iterator[None]:
 class _Parser(argparse.ArgumentParser):
     """Reports misuse in one line, as all other errors are reported."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            typed = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+            hint = did_you_mean(typed[0], flags) if typed else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and f'; {hint}'}")
+        return parsed, unknown
+
     def error(self, message: str) -> NoReturn:
         hint = self._order_hint() if "arguments are required" in message else ""
         raise OptionError(f"{message}{hint} ({self.format_usage().strip()}; see --help)")
 
     def _order_hint(self) -> str:
         """Name the list options, which may have taken the words that are missing."""
-        lists = [action.option_strings[0] for action in self._actions if action.nargs == "+"]
+        options = [action for action in self._actions if action.option_strings]
+        lists = [action.option_strings[0] for action in options if action.nargs == "+"]
         if not lists:
             return ""
         first = [str(action.metavar) for action in self._actions if not action.option_strings]
@@ -189,7 +206,6 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument("out", metavar="OUT", help="folder; it appears when the export is complete")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     parser.add_argument(
         "--select",
         nargs="+",
@@ -207,8 +223,10 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
         help="names to leave out, such as 'var/MT-*'",
     )
     parser.add_argument(
-        "--explain", action="store_true", help="print how the work would be done; write nothing"
+        "--explain", action="store_true", help="tell how the work would be done; write nothing"
     )
+    parser.add_argument("--details", action="store_true", help="with --explain: a line per pass")
+    add_flags(parser, "output", REPLACE)
     add_flags(parser, "input", (*OPENING, *OFFER))
     add_flags(parser, "encoding", ENCODING)
     add_flags(parser, "identity", IDENTITY)
@@ -218,10 +236,23 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
 
 def _add_bytes(commands: Any) -> argparse.ArgumentParser:
     parser = _command(
-        commands, "bytes", write_bytes, "DATA NAME", "write one output's bytes to standard output"
+        commands,
+        "bytes",
+        write_bytes,
+        "DATA NAME ...",
+        "write outputs as the bytes of their files",
     )
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
-    parser.add_argument("output", metavar="NAME", help="as inspect lists it: points/2d, var/CD3E")
+    parser.add_argument(
+        "outputs", metavar="NAME", nargs="+", help="as inspect lists it: points/2d, var/CD3E"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="file of one output (default: standard output); folder of several, for files named as "
+        "in an export. Files that are there are replaced",
+    )
     add_flags(parser, "input", (*OPENING, *OFFER))
     add_flags(parser, "encoding", ENCODING)
     add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
@@ -233,10 +264,10 @@ def _add_demo(commands: Any) -> argparse.ArgumentParser:
         commands, "demo", demo, "OUT", "generate a small atlas, export it, and show it"
     )
     parser.add_argument("out", metavar="OUT", help="folder for the export")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    add_flags(parser, "output", REPLACE)
     for what, size in (("cells", 3000), ("genes", 2000)):
         parser.add_argument(
-            f"--{what}",
+            f"--n-{what}",
             type=positive,
             default=size,
             metavar="N",

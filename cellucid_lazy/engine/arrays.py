@@ -13,7 +13,7 @@ from cellucid_lazy.codecs import Part
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Stage
 from cellucid_lazy.engine.resources import Resources
-from cellucid_lazy.errors import format_count
+from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.graph import (
     block_keys,
     merge_graphs,
@@ -78,8 +78,14 @@ class ArrayProducer:
         values = dict(zip(needs, map(np.asarray, done[len(arrays) :]), strict=True))
         return Produced(receipts, values)
 
+    def summarize(self, kinds: Mapping[str, int], resources: Resources) -> str:
+        """Describe the pass in a clause."""
+        budget = format_size(resources.budget)
+        n_outputs = format_count(sum(kinds.values()), "output")
+        return f"one pass for {n_outputs} of the cells, within the budget of {budget}"
+
     def explain(self, kinds: Mapping[str, int], resources: Resources) -> str:
-        """Describe the pass."""
+        """Describe the pass in detail."""
         del resources
         counts = ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items())
         total = format_count(sum(kinds.values()), "output")

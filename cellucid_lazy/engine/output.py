@@ -15,7 +15,9 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import DTypeLike, NDArray
 
+from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.graph import block_keys, from_graph, rechunk, unfused
+from cellucid_lazy.show import as_html, format_names, format_shape
 
 Build = Callable[[], da.Array]
 
@@ -193,6 +195,19 @@ class Output:
         shape = tuple("?" if np.isnan(n) else int(n) for n in self.shape)
         where = f" -> {self.path}" if self.path else ""
         return f"Output({self.name!r}: {self.dtype} {shape}{where})".replace("'?'", "?")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("dtype", str(self.dtype)),
+            ("shape", format_shape(self.shape)),
+            ("size", format_size(self.nbytes)),
+            ("file", self.path or "none"),
+        ]
+        if self.labels is not None:
+            rows.append((format_count(len(self.labels), "label"), format_names(self.labels)))
+        if self.builders:
+            rows.append(("statistics", format_names(tuple(self.builders))))
+        return as_html(f"Output {self.name}", rows)
 
 
 def manifest_output(name: str, path: str, manifest: Manifest) -> Output:

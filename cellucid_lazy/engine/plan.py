@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from dask.utils import format_bytes
-
-from cellucid_lazy.errors import format_count
+from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 
 # Larger blocks are no faster, but too many blocks are slow: each run of genes takes a slice of each
@@ -52,16 +50,25 @@ class Plan:
     peak_bytes: int
     why: str
 
+    def summarize(self, n_genes: int, budget: int) -> str:
+        """Describe the plan in a clause, given the number of genes and the budget."""
+        scratch = f"writes {format_size(self.scratch_bytes)} of" if self.scratch_bytes else "no"
+        return (
+            f"{_PASSES[self.strategy]} for {format_count(n_genes, 'gene')}: reads "
+            f"{format_size(self.read_bytes)}, {scratch} scratch, peak about "
+            f"{format_size(self.peak_bytes)} of the budget of {format_size(budget)}"
+        )
+
     def explain(self) -> str:
         """Describe the plan in one paragraph."""
         genes = format_count(self.genes_per_block, "gene")
         if self.strategy == "external":
             genes = f"up to {genes} or {format_count(self.joined_values, 'value')}"
         return (
-            f"{self.strategy}: {self.why}. Reads {format_bytes(self.read_bytes)} decoded, in "
+            f"{self.strategy}: {self.why}. Reads {format_size(self.read_bytes)} decoded, in "
             f"blocks of {format_count(self.block_values, 'value')}; writes "
-            f"{format_bytes(self.scratch_bytes)} of scratch; {genes} per task; about "
-            f"{format_bytes(self.peak_bytes)} of memory beyond the imported libraries"
+            f"{format_size(self.scratch_bytes)} of scratch; {genes} per task; about "
+            f"{format_size(self.peak_bytes)} of memory beyond the imported libraries"
         )
 
 
@@ -206,10 +213,15 @@ def _plan_by_cell(work: _Work, budget: int) -> Plan:
         read_bytes=0,
         scratch_bytes=0 if in_memory else kept,
         peak_bytes=taken + kept if in_memory else taken,
-        why=reason.format(kept=format_bytes(kept), budget=format_bytes(budget)),
+        why=reason.format(kept=format_size(kept), budget=format_size(budget)),
     )
 
 
+_PASSES: dict[Strategy, str] = {
+    "by gene": "one pass by gene",
+    "in memory": "one pass in memory",
+    "external": "two passes, by way of scratch,",
+}
 _BY_GENE = "the matrix is stored by gene"
 _BY_CHUNK = "{genes} at a time can be read for all cells within the budget"
 _FIT = "the {kept} of the genes asked for fit the budget of {budget}"

@@ -84,8 +84,11 @@ class Producer(Protocol):
     def run(self, job: Job, /) -> Generator[Stage, Sequence[Any], Produced]:
         """Yield stages; each is sent back the values of its keys."""
 
+    def summarize(self, kinds: Mapping[str, int], resources: Resources, /) -> str:
+        """Describe the pass in a clause, given how many outputs of each kind there are."""
+
     def explain(self, kinds: Mapping[str, int], resources: Resources, /) -> str:
-        """Describe the pass in a sentence, given how many outputs of each kind there are."""
+        """Describe the pass in detail, likewise."""
 
 
 @dataclass(frozen=True)

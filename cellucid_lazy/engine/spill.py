@@ -17,10 +17,9 @@ from typing import Any, Self
 
 import dask
 import numpy as np
-from dask.utils import format_bytes
 from numpy.typing import DTypeLike, NDArray
 
-from cellucid_lazy.errors import ExportError
+from cellucid_lazy.errors import ExportError, format_size, reason
 from cellucid_lazy.folders import Lock, make_folder, remove_folder, remove_leftovers, set_aside
 
 # How the names of scratch folders begin.
@@ -141,8 +140,8 @@ def _read(path: str, parts: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
                     view = view[count:]
     except OSError as problem:
         raise ExportError(
-            f"{path}: scratch cannot be read: {problem}; was it removed, or does not every worker "
-            "of the cluster see the folder?"
+            f"{path}: scratch cannot be read: {reason(problem)}; was it removed, or does not every "
+            "worker of the cluster see the folder?"
         ) from problem
 
 
@@ -183,8 +182,8 @@ class Save:
                     begin += array.nbytes
         except OSError as problem:
             raise ExportError(
-                f"{path}: scratch cannot be written: {problem}; give scratch= a folder with room "
-                "that every worker sees"
+                f"{path}: scratch cannot be written: {reason(problem)}; give scratch= a folder "
+                "with room that every worker sees"
             ) from problem
         return spilled
 
@@ -239,14 +238,16 @@ class Spiller:
         free = shutil.disk_usage(parent).free
         if free < n_bytes:
             raise ExportError(
-                f"{parent}: scratch needs {format_bytes(n_bytes)}, but {format_bytes(free)} are "
+                f"{parent}: scratch needs {format_size(n_bytes)}, but {format_size(free)} are "
                 "free; give another folder as scratch=, or a larger memory_budget="
             )
         if self._folder is None:
             try:
                 self._folder, self._lock = make_folder(parent, _PREFIX)
             except OSError as problem:
-                raise ExportError(f"{parent}: scratch cannot be made: {problem}") from problem
+                raise ExportError(
+                    f"{parent}: scratch cannot be made: {reason(problem)}"
+                ) from problem
 
     @property
     def save(self) -> Save:

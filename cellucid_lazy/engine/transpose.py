@@ -75,8 +75,13 @@ class GeneProducer:
     def _ranges_name(self, positions: NDArray[np.intp]) -> str:
         return str(gene_ranges_array(self.expression, positions, self.sizes).name)
 
+    def summarize(self, kinds: Mapping[str, int], resources: Resources) -> str:
+        """Describe how the genes are read in a clause."""
+        n_genes = sum(kinds.values())
+        return self.plan(n_genes, resources).summarize(n_genes, resources.budget)
+
     def explain(self, kinds: Mapping[str, int], resources: Resources) -> str:
-        """Describe how the genes are read."""
+        """Describe how the genes are read in detail."""
         return f"genes, {self.plan(sum(kinds.values()), resources).explain()}"
 
     def plan(self, n_genes: int, resources: Resources) -> Plan:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.engine.producer import Producer
+from cellucid_lazy.errors import format_size
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.names import Name, file_extension, values_dtype
+from cellucid_lazy.show import format_shape
 
 
 class Row(NamedTuple):
@@ -37,6 +39,13 @@ class Row(NamedTuple):
     nbytes: float | None = None
     file: str = ""
     each: bool = False
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The texts that are shown: name, dtype, shape, size and file."""
+        size = "" if self.nbytes is None else format_size(self.nbytes)
+        each = " each" if self.each else ""
+        return self.name, self.dtype, format_shape(self.shape), size + each, self.file
 
 
 class Kind(Protocol):

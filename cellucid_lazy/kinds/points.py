@@ -79,8 +79,7 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
         yield Row("(latent space: none found, outlier quantiles are 0)")
     else:
         obsm = dataset.source.obsm[dataset.latent_key]
-        note = f"from obsm/{dataset.latent_key}"
-        yield Row("(latent space)", obsm.dtype.name, obsm.shape, file=note)
+        yield Row(f"(latent space: obsm/{dataset.latent_key})", obsm.dtype.name, obsm.shape)
 
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from cellucid_lazy.errors import (
     missing_key,
 )
 from cellucid_lazy.readers.dataset import describe
+from cellucid_lazy.readers.frames import frame_keys
 from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.mistaken import describe_file
 from cellucid_lazy.readers.storage import Storage, Tree
@@ -127,14 +129,18 @@ def _open_path(
         _check_readable(path)
     for storage in STORAGES:
         if storage.sniff(path):
-            with storage.open(path, storage_options) as tree:
-                tree = _enter(tree, *part)
+            with storage.open(path, storage_options) as whole:
+                tree = _enter(whole, *part)
                 if not _has_old_layout(tree):
-                    return describe(tree, storage.name, **choice)
-            # Deferred: anndata takes long to import, and other files do without.
-            from cellucid_lazy.readers.objects import open_old_layout
+                    source = describe(tree, storage.name, **choice)
+                    if tree is whole:
+                        return source
+                    shared = _not_of_one_modality(whole, source)
+                    return replace(source, left_out=(*shared, *source.left_out))
+                # Deferred: anndata takes long to import, and other files do without.
+                from cellucid_lazy.readers.objects import open_old_layout
 
-            return open_old_layout(path, **choice)
+                return open_old_layout(tree, storage.name, **choice)
     if (Path(path) / "dataset_identity.json").is_file():
         raise DataError(
             f"{path}: an export for the viewer, not AnnData; give the h5ad or zarr it was made of"
@@ -159,29 +165,50 @@ def _check_readable(path: str) -> None:
         raise DataError(f"{path}: may not be read; check its permissions (ls -l)") from problem
 
 
-# Groups that hold several AnnData: what the store is, and the argument that names one.
-_SEVERAL = {"mod": ("MuData", "modality"), "tables": ("SpatialData", "table")}
+# Groups that hold several AnnData: what the store is, and the argument that names one. Before
+# SpatialData 0.1 the one table was in the group table.
+_SEVERAL = {
+    "mod": ("MuData", "modality"),
+    "tables": ("SpatialData", "table"),
+    "table": ("SpatialData", "table"),
+}
 
 
 def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
     """Go to the AnnData that is asked for, in a store that holds several."""
     chosen = {"modality": modality, "table": table}
-    for group, (kind, argument) in _SEVERAL.items():
-        name = chosen.pop(argument)
-        if group not in tree.root:
-            if name is not None:
-                raise DataError(f"{tree.path}: is no {kind}, so there is no {argument} to choose")
-            continue
-        held = sorted(tree.root[group])
-        if name is None:
-            raise DataError(
-                f"{tree.path}: is a {kind} of {', '.join(held) or 'nothing'}; open one with "
-                f"{argument}={next(iter(held), '')!r} (--{argument})"
-            )
-        if name not in held:
-            raise missing_key(argument, name, held, where=tree.path)
-        return tree._replace(root=tree.root[group][name])
-    return tree
+    group = next((one for one in _SEVERAL if one in tree.root), "")
+    found = _SEVERAL.get(group)
+    for kind, argument in _SEVERAL.values():
+        if chosen[argument] is not None and found != (kind, argument):
+            raise DataError(f"{tree.path}: is no {kind}, so there is no {argument} to choose")
+    if found is None:
+        return tree
+    kind, argument = found
+    name, held = chosen[argument], sorted(tree.root[group])
+    if name is None:
+        raise DataError(
+            f"{tree.path}: is a {kind} of {', '.join(held) or 'nothing'}; open one with "
+            f"{argument}={next(iter(held), '')!r} (--{argument})"
+        )
+    if name not in held:
+        raise missing_key(argument, name, held, where=tree.path)
+    return tree._replace(root=tree.root[group][name])
+
+
+def _not_of_one_modality(whole: Tree, source: Source) -> tuple[str, ...]:
+    """Say in a sentence what a MuData holds of all its modalities together: it is not shown."""
+    if "mod" not in whole.root or "obs" not in whole.root:
+        return ()
+    # Columns of a modality are there again, under its name and a colon, or their own.
+    columns = [key for key in frame_keys(whole.root["obs"]) if ":" not in key]
+    keys = [f"obs/{key}" for key in columns if key not in source.obs]
+    # Under the name of a modality there is a mask of its cells.
+    arrays = sorted(whole.root.get("obsm", {}))
+    keys += [f"obsm/{key}" for key in arrays if key not in whole.root["mod"]]
+    if not keys:
+        return ()
+    return (f"left out, as a MuData has it for no single modality: {', '.join(keys)}",)
 
 
 def _has_old_layout(tree: Tree) -> bool:

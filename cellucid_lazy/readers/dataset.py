@@ -86,7 +86,8 @@ def describe(
     obsm, uns = (_members(tree, key, left_out) for key in ("obsm", "uns"))
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
     n_genes = frame_length(tree, var)
-    matrix = None if node is None else stored_matrix(tree, node)
+    matrices = _matrices(tree, left_out)
+    matrix = None if node is None else _expression(tree, node, matrices)
 
     keys = frame_keys(obs)
     colors = usable(
@@ -118,7 +119,7 @@ def describe(
         var_keys=frame_keys(var),
         cell_names=index_array(tree, obs),
         read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
-        matrices=_matrices(tree, left_out),
+        matrices=matrices,
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
         # Last: the lines before add to it.
         left_out=tuple(left_out),
@@ -159,11 +160,11 @@ def usable(
                 raise DataError("another one has the same name")
             found[key] = describe_key(key)
         except Exception as problem:
-            left_out.append(f"{noun} {key!r} is left out: {reason(problem, path)}")
+            left_out.append(f"{noun} {key!r} is left out: {why_unusable(problem, path)}")
     return found
 
 
-def reason(problem: Exception, path: str = "") -> str:
+def why_unusable(problem: Exception, path: str = "") -> str:
     """Say in one line why something cannot be used, without the file's name.
 
     A damaged or odd element makes HDF5, zarr and Python raise errors of any type.
@@ -199,7 +200,7 @@ def _members(tree: Tree, key: str, left_out: list[str]) -> Mapping[str, Any]:
             return {}
         return _Members(group, tree.keys(group))
     except Exception as problem:
-        left_out.append(f"{key} is left out: {reason(problem)}")
+        left_out.append(f"{key} is left out: {why_unusable(problem)}")
         return {}
 
 
@@ -218,7 +219,7 @@ def _node(tree: Tree, *keys: str) -> Any:
                 return None
             node = node[key]
     except Exception as problem:
-        raise DataError(f"{tree.path}: {name}: {reason(problem)}") from problem
+        raise DataError(f"{tree.path}: {name}: {why_unusable(problem)}") from problem
     return node
 
 
@@ -236,13 +237,26 @@ def _expression_nodes(tree: Tree, *, layer: str | None, use_raw: bool) -> tuple[
     return None if node is None or encoding(node) == "null" else node, var
 
 
+def _expression(tree: Tree, node: Any, matrices: Mapping[str, tuple[int, ...]]) -> Matrix:
+    """Describe the matrix that serves as expression; an error tells of the others."""
+    try:
+        return stored_matrix(tree, node)
+    except DataError as problem:
+        others = [f"--layer {key[7:]}" for key in matrices if key.startswith("layers/")]
+        others += ["--use-raw"] if "raw/X" in matrices else []
+        way = f"; or open with {', '.join(others)}" if others else ""
+        raise DataError(f"{problem}{way}") from problem
+
+
 def _matrices(tree: Tree, left_out: list[str]) -> dict[str, tuple[int, ...]]:
     """Find the shapes of all matrices that could serve as expression."""
     layers, raw = (_members(tree, key, left_out) for key in ("layers", "raw"))
     keys = {"X": ("X",), **{f"layers/{key}": ("layers", key) for key in layers}}
     if "X" in raw:
         keys["raw/X"] = ("raw", "X")
-    shapes = usable("matrix", keys, lambda name: _matrix_shape(_node(tree, *keys[name])), left_out)
+    shapes = usable(
+        "matrix", keys, lambda name: _matrix_shape(_node(tree, *keys[name])), left_out, tree.path
+    )
     return {key: shape for key, shape in shapes.items() if shape is not None}
 
 
@@ -290,7 +304,10 @@ def check_expression(
 
 
 def check_graph(
-    found: Found, describe_graph: Callable[[Any, str], NeighbourGraph], left_out: list[str]
+    found: Found,
+    describe_graph: Callable[[Any, str], NeighbourGraph],
+    left_out: list[str],
+    path: str = "",
 ) -> NeighbourGraph | None:
     """Describe the neighbour graph that was found; one that cannot be used is left out."""
     if found.said:
@@ -300,7 +317,9 @@ def check_graph(
     try:
         return describe_graph(found.matrix, found.name)
     except Exception as problem:
-        left_out.append(f"the neighbour graph, {found.name}, is left out: {reason(problem)}")
+        left_out.append(
+            f"the neighbour graph, {found.name}, is left out: {why_unusable(problem, path)}"
+        )
         return None
 
 
@@ -317,10 +336,10 @@ def _graph(
     except MissingKeyError:
         raise
     except Exception as problem:
-        left_out.append(f"the neighbour graph is left out: {reason(problem, tree.path)}")
+        left_out.append(f"the neighbour graph is left out: {why_unusable(problem, tree.path)}")
         return None
 
     def described(node: Any, name: str) -> NeighbourGraph:
         return neighbour_graph(stored_matrix(tree, node), n_cells, name)
 
-    return check_graph(found, described, left_out)
+    return check_graph(found, described, left_out, tree.path)

@@ -137,7 +137,10 @@ def _obsm_entry(tree: Tree, node: Any) -> ObsmArray:
     if encoding(node) != "dataframe":
         raise DataError(f"{name}: is a {encoding(node) or 'group'}, not an array")
     keys = attribute(node, "column-order") or []
-    if not keys or not all(is_array(node[key]) for key in keys):
+    # In encoding 0.1.0 the codes of a category column are an array, as numbers are.
+    if not keys or not all(
+        is_array(node[key]) and "categories" not in node[key].attrs for key in keys
+    ):
         raise DataError(f"{name}: a dataframe with columns that are no numbers")
     columns = tuple(obsm_array(_numeric_reader(tree, node[key])) for key in keys)
     dtype = np.result_type(*(column.dtype for column in columns))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cellucid_lazy.errors import CollisionError, ExportError, format_count
+from cellucid_lazy.errors import CollisionError, ExportError, format_count, reason
 from cellucid_lazy.folders import Lock, exchange, remove_folder, synchronize
 
 IDENTITY_FILE = "dataset_identity.json"
@@ -63,7 +63,7 @@ class FolderWriter:
             except FileExistsError:
                 return self._replace(path, parts)
         except OSError as problem:
-            raise ExportError(f"{path}: cannot be written: {problem}") from problem
+            raise ExportError(f"{path}: cannot be written: {reason(problem)}") from problem
 
     def _replace(self, path: str, parts: Iterable[Any]) -> int:
         """Write a file that an earlier run of the same task has begun or made.
@@ -202,7 +202,7 @@ class FolderSink:
         except ExportError:
             raise
         except OSError as problem:
-            raise ExportError(f"{self._target}: {what}: {problem}") from problem
+            raise ExportError(f"{self._target}: {what}: {reason(problem)}") from problem
 
     def _check_names(self, names: Sequence[str]) -> None:
         repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -289,7 +289,9 @@ class FolderSink:
                     f"{self._target}: in use: {self._lock.owner()} is exporting to it; wait until "
                     "that is done, or give another folder"
                 )
-        raise ExportError(f"{self._target}: its parents are removed as soon as they are made")
+        raise ExportError(
+            f"{self._target}: no file can be made in {self._target.parent}; give a folder elsewhere"
+        )
 
     def _clear_leftovers(self) -> None:
         """Put back an export that a killed run had moved away, and remove what such runs left."""

@@ -77,7 +77,7 @@ def entries(folder):
 def test_success_leaves_the_export_and_no_scratch(tmp_path, whole, strategy):
     (tmp_path / "scratch").mkdir()
     options = {"memory_budget": STRATEGIES[strategy]}
-    assert f"genes, {strategy}: " in cl.explain(whole, **options)
+    assert f"genes, {strategy}: " in cl.explain(whole, **options, details=True)
     cl.to_directory(
         whole, tmp_path / "out", scratch=tmp_path / "scratch", progress=False, **options
     )
@@ -149,7 +149,7 @@ def test_scratch_is_checked_before_any_work(tmp_path, whole, monkeypatch):
         cl.to_bytes(whole, names[:1], scratch=tmp_path / "nowhere")
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(spill.shutil, "disk_usage", lambda _: usage)
-    said = r"needs .*MiB, but 0.95 MiB are free; .*memory_budget="
+    said = r"needs .*MB, but 1.0 MB are free; .*memory_budget="
     with raise_if_dask_computes(), pytest.raises(cl.ExportError, match=said):
         cl.to_bytes(whole, names, memory_budget=SMALLEST, scratch=tmp_path)
     assert entries(tmp_path) == []

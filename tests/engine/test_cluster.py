@@ -99,7 +99,7 @@ def test_workers_write_the_same_folder(budget, client, catalogues, tmp_path, mon
     monkeypatch.setattr(resources, "_MIN_BUDGET", 1)
     catalogue = catalogues["h5ad"]
     strategy = "external" if budget == "20kB" else "in memory"
-    assert f"genes, {strategy}: " in cl.explain(catalogue, memory_budget=budget)
+    assert f"genes, {strategy}: " in cl.explain(catalogue, memory_budget=budget, details=True)
     files = {}
     for scheduler in ("threads", "dask.distributed"):
         out = tmp_path / scheduler

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.engine.plan import plan_genes
+from cellucid_lazy.errors import format_size
 from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 
 MB, GB = 2**20, 2**30
@@ -181,12 +182,21 @@ def test_no_task_per_gene_in_an_atlas():
         assert wanted / planned(wanted=wanted).genes_per_block <= 250
 
 
+def test_a_summary_has_the_passes_and_the_sizes():
+    plan = planned()
+    assert plan.summarize(20_000, 512 * MB) == (
+        "two passes, by way of scratch, for 20,000 genes: reads 1.6 GB, writes 1.2 GB of scratch, "
+        f"peak about {format_size(plan.peak_bytes)} of the budget of 536.9 MB"
+    )
+    assert planned(**CSC).summarize(1, 512 * MB).startswith("one pass by gene for 1 gene: reads ")
+
+
 def test_explain_names_the_strategy_the_reason_and_the_sizes():
     text = planned().explain()
     assert text.startswith("external: ")
-    assert "do not fit the budget of 512.00 MiB" in text
-    assert "Reads 1.46 GiB decoded" in text
-    assert "writes 1.10 GiB of scratch" in text
+    assert "do not fit the budget of 536.9 MB" in text
+    assert "Reads 1.6 GB decoded" in text
+    assert "writes 1.2 GB of scratch" in text
     assert "of memory" in text
     assert "; up to 1,250 genes or " in text
     assert " values per task; " in text

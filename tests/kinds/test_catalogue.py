@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import anndata
 import numpy as np
@@ -74,10 +75,53 @@ def test_any_sink_and_codec_take_an_export(catalogue):
     assert identity["embeddings"]["files"] == {"2d": "points_2d.bin.gz"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("var", "one of 'var/*', such as 'var/HLA-DRB1/2'"),
+        ("sample", "'obs/sample/codes' or 'obs/sample/outliers'"),
+        ("SAMPLE", "'obs/sample/codes' or 'obs/sample/outliers'"),
+        ("sampel", "'obs/sample/codes' or 'obs/sample/outliers'"),
+        ("obs/sampel/codes", "'obs/sample/codes' or "),
+        ("cd3e", "'var/CD3E'"),
+    ],
+)
+def test_names_and_patterns_are_suggested_in_one_way(asked, meant, catalogue):
+    for look_up in (catalogue.__getitem__, catalogue.select):
+        with pytest.raises(cl.MissingKeyError, match=f"; did you mean {re.escape(meant)}"):
+            look_up(asked)
+
+
+def test_patterns_kinds_layers_and_settings_are_suggested(catalogue, tmp_path):
+    with pytest.raises(cl.MissingKeyError, match=r"'CD3\*'; did you mean 'var/CD3E' or 'var/CD3D'"):
+        catalogue.select("CD3*")
+    with pytest.raises(cl.MissingKeyError, match="no kind of output 'vra'; did you mean 'var'"):
+        catalogue.names("vra")
+    path = data.write_h5ad(data.atlas(60, 4), tmp_path / "a.h5ad")
+    with pytest.raises(cl.MissingKeyError, match="no layer 'count'; did you mean 'counts'"):
+        cl.open(path, layer="count")
+    with pytest.raises(cl.OptionError, match="no setting 'latentkey'; did you mean 'latent_key'"):
+        cl.Options(latentkey="X_pca")
+
+
+def test_explain_is_a_sentence(catalogue):
+    genes = catalogue.select("var/*")
+    amount = r"[\d.]+ [kM]?B"
+    said = rf"reads {amount}, no scratch, peak about {amount} of the budget of 128.0 MB\."
+    assert re.fullmatch(
+        rf"One pass in memory for 8 genes: {said}", cl.explain(genes, memory_budget="128MB")
+    )
+    everything = cl.explain(catalogue, memory_budget="128MB")
+    assert re.fullmatch(
+        rf"One pass for \d+ outputs of the cells, .*; one pass .*: {said}", everything
+    )
+    assert cl.explain(catalogue.select()) == "Nothing is selected."
+
+
 def test_explain_has_a_line_for_each_pass(catalogue):
-    lines = cl.explain(catalogue).splitlines()
+    lines = cl.explain(catalogue, details=True).splitlines()
     assert len(lines) == 2
-    assert len(cl.explain(catalogue.select("var/*")).splitlines()) == 1
+    assert len(cl.explain(catalogue.select("var/*"), details=True).splitlines()) == 1
 
 
 @pytest.mark.parametrize("shape", ["export", "live"])
@@ -106,7 +150,7 @@ def test_without_expression_no_gene_is_offered(tmp_path):
         catalogue = cl.outputs(adata)
     assert catalogue.names("var") == ()
     assert "manifest/var" not in catalogue
-    assert "genes, " not in cl.explain(catalogue)
+    assert "genes, " not in cl.explain(catalogue, details=True)
     cl.to_directory(catalogue, tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "var").exists()
     with (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 import cellucid_lazy as cl
+from cellucid_lazy.cli.main import main
 from tests import data
 
 COLORS = ["#1f77b4", "red", "#00ff00ff", "k"]
@@ -29,6 +32,13 @@ def test_colors_are_in_the_order_of_the_labels(stored):
     assert codes.labels == ("d", "c", "b", "a")
     assert codes.colors == tuple(COLORS)
     assert cl.outputs(stored(atlas(kinds(), COLORS)))["obs/cell type/codes"].colors is None
+
+
+def test_inspect_tells_which_labels_have_colors(tmp_path, capsys):
+    path = data.write_h5ad(atlas(kinds(), np.array(COLORS, object)), tmp_path / "a.h5ad")
+    assert repr(cl.outputs(path)).splitlines()[-1] == "  colours of: kind"
+    assert main(["inspect", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["colors"] == ["kind"]
 
 
 def test_colors_of_a_column_of_text(tmp_path):

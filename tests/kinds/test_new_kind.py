@@ -34,7 +34,7 @@ def test_it_is_offered_and_shown(path):
     assert list(catalogue.select("cells/*")) == ["cells/n_genes"]
     assert "manifest/cells" in catalogue
     assert "manifest/cells" not in catalogue.select("points/*", "manifest/*")
-    assert "cells (1)" in cl.explain(catalogue)
+    assert "cells (1)" in cl.explain(catalogue, details=True)
 
 
 def test_it_becomes_bytes(path, right):

@@ -144,7 +144,11 @@ def several(path, group, form):
 @pytest.mark.parametrize("form", ["h5", "zarr"])
 @pytest.mark.parametrize(
     ("group", "kind", "argument"),
-    [("mod", "MuData", "modality"), ("tables", "SpatialData", "table")],
+    [
+        ("mod", "MuData", "modality"),
+        ("tables", "SpatialData", "table"),
+        ("table", "SpatialData", "table"),
+    ],
 )
 def test_one_of_several_is_opened(group, kind, argument, form, tmp_path, capsys):
     path = several(tmp_path / f"a.{form}", group, form)
@@ -157,6 +161,18 @@ def test_one_of_several_is_opened(group, kind, argument, form, tmp_path, capsys)
         cl.open(path, **{argument: "rn"})
     assert main(["inspect", str(path), f"--{argument}", "rna"]) == 0
     assert "40 cells" in capsys.readouterr().out
+
+
+def test_what_a_mudata_has_of_no_single_modality_is_named(tmp_path):
+    path = several(tmp_path / "a.h5mu", "mod", "h5")
+    frame = atlas(X=COUNTS).obs.assign(**{"rna:score": 1.0, "joint": 2.0})
+    with h5py.File(path, "r+") as root, writing():
+        del root["obs"]
+        anndata.io.write_elem(root, "obs", frame)
+        anndata.io.write_elem(root, "obsm", {"X_joint": UMAP, "rna": np.ones(N_CELLS, bool)})
+    said, source = told(cl.open, path, modality="rna")
+    named = "left out, as a MuData has it for no single modality: obs/joint, obsm/X_joint"
+    assert said == list(source.left_out) == [named]
 
 
 def test_a_part_of_what_has_none(tmp_path):

@@ -11,6 +11,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from cellucid_lazy import readers
+from cellucid_lazy.errors import LeftOutWarning
 from cellucid_lazy.source import BlockSizes
 from tests import data
 
@@ -114,3 +115,18 @@ def test_connectivities(stored):
     found = sparse.vstack([graph.matrix.read_block(block) for block in blocks])
     assert (graph.matrix.shape, graph.matrix.n_stored) == (expected.shape, expected.nnz)
     assert (found != expected).nnz == 0
+
+
+def test_categories_in_a_table_of_obsm_are_no_numbers(tmp_path):
+    adata = data.atlas(slim=True)
+    table = {"group": pd.Categorical(["a", "b"] * (adata.n_obs // 2)), "score": 1.0}
+    adata.obsm["table"] = pd.DataFrame(table, adata.obs_names)
+    path = data.write_h5ad(adata, tmp_path / "a.h5ad")
+    for version in ("0.2.0", "0.1.0"):
+        if version == "0.1.0":  # the codes are an array there, as numbers are
+            with h5py.File(path, "r+") as root:
+                data.legacy_categorical(root["obsm/table"], "group")
+                root["obsm/table"].attrs["encoding-version"] = version
+        with pytest.warns(LeftOutWarning, match="obsm 'table' is left out: .*are no numbers"):
+            source = readers.open(path)
+        assert "table" not in source.obsm

@@ -16,6 +16,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 import cellucid_lazy as cl
 from cellucid_lazy.cli import main
@@ -36,7 +37,11 @@ def atlas():
         ("a.h5ad", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
         ("empty.h5ad", b"", r"is empty \(0 bytes\); download or copy it again"),
         ("a.h5ad.bz2", bz2.compress(b"x"), "bzip2"),
-        ("a.rds", b"RDX3\n", "is an R file"),
+        ("a.rda", b"RDX3\n", "is an R file"),
+        ("a.rds", gzip.compress(b"X\n\0\0\0\3", mtime=0), "is an R file"),
+        ("a.tar.gz", gzip.compress(bytes(257) + b"ustar", mtime=0), "is a tar archive; unpack it"),
+        ("a.mtx.gz", gzip.compress(b"%%MatrixMarket", mtime=0), "scanpy.read_mtx"),
+        ("damaged.gz", b"\x1f\x8bgarbage", "compressed with gzip"),
         ("a.mtx", b"%%MatrixMarket matrix coordinate", "scanpy.read_mtx"),
         ("page.h5ad", b"<!DOCTYPE html><html>", "is a web page"),
         ("a.txt", b"hello", "neither an HDF5 file nor a zarr store"),
@@ -55,6 +60,7 @@ def test_a_file_of_another_kind(name, content, says, tmp_path):
             ["matrix/features/name", "matrix/barcodes"],
             r"10x Genomics; read it with scanpy.read_10x_h5",
         ),
+        (["GRCh38/genes", "GRCh38/barcodes"], r"10x Genomics; read it with scanpy.read_10x_h5"),
         (["row_attrs/Gene", "matrix"], r"is a loom file; read it with anndata.io.read_loom"),
         (["assays/RNA/counts", "cell.names"], r"is an h5Seurat file; convert it with SeuratDisk"),
         (["something/else"], r"no group 'obs'; is this an AnnData file"),
@@ -66,6 +72,33 @@ def test_an_hdf5_file_of_another_kind(keys, says, tmp_path):
             root[key] = [[1]]
     with pytest.raises(cl.DataError, match=says):
         cl.open(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "says"),
+    [
+        ("a.zip", "", "", "is an archive that holds no zarr store; unpack it"),
+        ("a.zarr", ".zmetadata", "{}", r"has no \.zgroup or zarr\.json at its top"),
+        ("a.zarr", ".zarray", "", "is a single zarr array, not AnnData"),
+        ("a.zarr", "zarr.json", "", "is a single zarr array, not AnnData"),
+        ("a.zarr", ".zattrs", '{"spatialdata_attrs": {}}', "is a SpatialData store without tables"),
+    ],
+)
+def test_a_store_of_another_kind(name, file, content, says, tmp_path):
+    path = tmp_path / name
+    if name == "a.zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data/counts.csv", "1")
+    elif not content:
+        version = 2 if file == ".zarray" else 3
+        zarr.create_array(path, data=np.ones(3), zarr_format=version)
+    else:
+        path.mkdir()
+        (path / file).write_text(content)
+        if file == ".zattrs":
+            (path / ".zgroup").write_text('{"zarr_format": 2}')
+    with pytest.raises(cl.DataError, match=rf"{name}: {says}"):
+        cl.open(path)
 
 
 def test_a_store_that_was_zipped_from_outside(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 
@@ -10,6 +11,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata.experimental import read_lazy
 from scipy import sparse
 
@@ -159,6 +161,23 @@ def test_a_view_with_a_repeated_cell_has_no_graph(form, tmp_path):
         source_of(held[[]])
 
 
+@pytest.mark.parametrize("form", ["lazy h5ad", "lazy zarr"])
+def test_a_lazy_object_goes_by_its_file(form, tmp_path):
+    lazy = opened(form, data.atlas(slim=True), tmp_path)
+    path = str(tmp_path / ("a.h5ad" if form == "lazy h5ad" else "a.zarr"))
+    for held in (lazy, lazy[:10]):
+        source = source_of(held)
+        assert (source.name, source.storage, source.path) == (path, form.split()[1], path)
+
+
+def test_a_lazy_object_of_unknown_origin_is_not_in_memory():
+    store = zarr.storage.MemoryStore()
+    with data.writing():
+        data.atlas(slim=True).write_zarr(store)
+        source = source_of(read_lazy(zarr.open_group(store, mode="r")))
+    assert (source.name, source.storage, source.path) == ("AnnData from read_lazy", "lazy", None)
+
+
 def test_a_backed_matrix_stays_in_its_file(tmp_path, monkeypatch):
     held = opened("backed", data.atlas(), tmp_path)
     with Reads(monkeypatch) as reads:
@@ -229,3 +248,23 @@ def test_the_layout_from_before_07_is_loaded_with_a_warning(old_pbmc_path, old_p
     assert [one.filename for one in told] == [__file__]
     assert (source.name, source.storage) == (str(old_pbmc_path), "h5ad")
     np.testing.assert_array_equal(values_of(source.expression), dense(old_pbmc.X))
+
+
+def test_the_zarr_layout_from_before_07_is_loaded_with_a_warning(tmp_path):
+    """Arrays of records, written by hand: zarr has no way to write them as it did."""
+    cells = np.array([(b"a", 1.5), (b"b", 2.5)], [("index", "S1"), ("score", "<f4")])
+    genes = np.array([b"A", b"B", b"C"], [("index", "S1")])
+    stored = {"X": np.arange(6, dtype="<f4").reshape(2, 3), "obs": cells, "var": genes}
+    (tmp_path / ".zgroup").write_text('{"zarr_format": 2}')
+    for key, values in stored.items():
+        dtype = values.dtype.str if key == "X" else values.dtype.descr
+        metadata = {"zarr_format": 2, "shape": values.shape, "chunks": values.shape, "order": "C"}
+        metadata |= {"dtype": dtype, "compressor": None, "filters": None, "fill_value": None}
+        (tmp_path / key).mkdir()
+        (tmp_path / key / ".zarray").write_text(json.dumps(metadata))
+        (tmp_path / key / ".".join("0" * values.ndim)).write_bytes(values.tobytes())
+    with pytest.warns(FallbackWarning, match=r"this zarr .*before AnnData 0\.7.*loaded whole"):
+        source = readers.open(tmp_path)
+    assert (source.name, source.storage, list(source.obs)) == (str(tmp_path), "zarr", ["score"])
+    np.testing.assert_array_equal(values_of(source.expression), stored["X"])
+    assert source.read_gene_ids("index") == ["A", "B", "C"]

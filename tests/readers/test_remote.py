@@ -317,7 +317,7 @@ def test_urls_with_secrets_are_refused_without_showing_them():
 def test_packages_that_are_not_installed_are_named(url):
     """In a process to which the packages are not there."""
     line = open_elsewhere(url, "s3fs", "aiohttp")
-    assert line.endswith("pip install 'cellucid-lazy[remote]'")
+    assert line.endswith("pip install '.[remote]' in the clone of cellucid_lazy")
 
 
 # HTTP and local URLs

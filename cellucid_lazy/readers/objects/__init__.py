@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dask.graph_manipulation import clone
 from cellucid_lazy.errors import DataError, FallbackWarning
 from cellucid_lazy.readers.dataset import COLORS
 from cellucid_lazy.readers.objects.loaded import describe_loaded
+from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.readers.subset import subset
 from cellucid_lazy.source import Source
 
@@ -57,11 +59,16 @@ def open_anndata(
     whole = adata
     if adata.is_view and (adata._adata_ref.isbacked or _is_lazy(adata._adata_ref)):
         whole = adata._adata_ref
-    loaded = _load_frames(whole, use_raw=use_raw) if _is_lazy(whole) else whole
-    if loaded.isbacked:
+    loaded, called = whole, {}
+    if _is_lazy(whole):
+        file = _path(whole)
+        path = None if file is None else str(file.absolute())
+        called = {"name": "AnnData from read_lazy", "storage": "lazy"}
+        loaded = _load_frames(whole, path or called["name"], use_raw=use_raw)
+    elif loaded.isbacked:
         path = str(Path(loaded.filename).absolute())
     source = describe_loaded(
-        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path
+        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path, **called
     )
     if whole is adata:
         return source
@@ -71,22 +78,27 @@ def open_anndata(
 
 
 def open_old_layout(
-    path: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
+    tree: Tree, storage: str, *, layer: str | None, use_raw: bool, neighbors_key: str | None
 ) -> Source:
-    """Load an h5ad file from before AnnData 0.7, with a warning; DataError if that fails."""
+    """Load a dataset from before AnnData 0.7, with a warning; DataError if that fails."""
+    path = tree.path
     warnings.warn(
-        f"{path}: this h5ad has the layout from before AnnData 0.7, which must be loaded whole; "
-        "write it again with a current anndata to read it lazily",
+        f"{path}: this {storage} has the layout from before AnnData 0.7, which must be loaded "
+        "whole; write it again with a current anndata to read it lazily",
         FallbackWarning,
         stacklevel=4,
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adata = anndata.read_h5ad(path)
+            is_file = storage == "h5ad"
+            adata = anndata.read_h5ad(path) if is_file else anndata.io.read_zarr(tree.root)
     except Exception as problem:
-        raise DataError(f"{path}: cannot be read as an old h5ad: {problem}") from problem
-    return open_anndata(adata, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path)
+        raise DataError(f"{path}: cannot be read as an old {storage}: {problem}") from problem
+    source = open_anndata(
+        adata, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path
+    )
+    return replace(source, storage=storage)
 
 
 def _is_lazy(adata: AnnData) -> bool:
@@ -94,15 +106,14 @@ def _is_lazy(adata: AnnData) -> bool:
     return not isinstance(adata.obs, pd.DataFrame)
 
 
-def _load_frames(adata: AnnData, *, use_raw: bool) -> AnnData:
+def _load_frames(adata: AnnData, name: str, *, use_raw: bool) -> AnnData:
     """Load obs and var of an AnnData from ``read_lazy``; its other arrays stay lazy.
 
     Its columns hold open handles. Its tasks are named by path and key only, so an overwritten file
     would serve stale results: they get new names.
     """
-    path = _path(adata)
     warnings.warn(
-        f"{path or 'AnnData from read_lazy'}: obs and var of a lazy AnnData are loaded now, and "
+        f"{name}: obs and var of a lazy AnnData are loaded now, and "
         "its matrices are read in the blocks of anndata; open the file itself to read it lazily",
         FallbackWarning,
         stacklevel=5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -54,11 +55,17 @@ def describe_loaded(
     use_raw: bool,
     neighbors_key: str | None,
     path: str | None,
+    name: str = "AnnData in memory",
+    storage: str = "memory",
 ) -> Source:
-    """Describe an AnnData object that is no view of a file; `path` is where it was loaded from."""
+    """Describe an AnnData object that is no view of a file.
+
+    `path` is where it was loaded from, `name` and `storage` what it is called where that is not
+    known.
+    """
+    name = path or name
     # Names of tasks begin with it.
     token = f"memory-{uuid.uuid4().hex}"
-    name = path or "AnnData in memory"
     left_out: list[str] = []
     keys = [str(key) for key in adata.obs.columns]
     obsm = {str(key): value for key, value in adata.obsm.items()}
@@ -75,7 +82,7 @@ def describe_loaded(
     matrix, var = _expression(adata, token, name, layer=layer, use_raw=use_raw)
     return Source(
         name=name,
-        storage="h5ad" if path else "memory",
+        storage=_storage_of(path) if path else storage,
         path=path,
         is_backed=bool(adata.isbacked),
         n_cells=adata.n_obs,
@@ -89,12 +96,17 @@ def describe_loaded(
             lazy_array, MemoryArray(adata.obs_names.to_numpy(dtype=object), f"{token}-cell names")
         ),
         read_gene_ids=partial(_read_gene_ids, var, name),
-        left_out=tuple(left_out),
-        matrices=_matrices(adata),
+        matrices=_matrices(adata, left_out),
         read_raw_gene_ids=(
             None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
         ),
+        # Last: the lines before add to it.
+        left_out=tuple(left_out),
     )
+
+
+def _storage_of(path: str) -> str:
+    return "zarr" if Path(path).is_dir() or path.endswith(".zip") else "h5ad"
 
 
 # Matrices
@@ -122,12 +134,14 @@ def _expression(
     return None if matrix is None else _matrix(matrix, f"{token}-{key}", f"{name}: {key}"), var
 
 
-def _matrices(adata: AnnData) -> dict[str, tuple[int, ...]]:
+def _matrices(adata: AnnData, left_out: list[str]) -> dict[str, tuple[int, ...]]:
     """Find the shapes of all matrices that could serve as expression."""
     # From anndata 0.13 on X is among the layers, under the name None.
     layers = {f"layers/{key}": adata.layers[key] for key in adata.layers if key is not None}
-    raw = {} if adata.raw is None else {"raw/X": adata.raw.X}
-    every = {"X": adata.X, **layers, **raw}
+    every = {"X": adata.X, **layers}
+    if adata.raw is not None:
+        # A backed AnnData looks for raw in its file, and may find none.
+        every |= usable("matrix", ["raw/X"], lambda _: adata.raw.X, left_out)
     return {key: tuple(one.shape) for key, one in every.items() if one is not None}
 
 
@@ -178,7 +192,7 @@ def _graph(
         matrix = _matrix(values, f"{token}-connectivities", f"{name}: {key}")
         return neighbour_graph(matrix, adata.n_obs, key)
 
-    return check_graph(found, described, left_out)
+    return check_graph(found, described, left_out, name)
 
 
 def _obsm_array(value: Any, token: str, name: str) -> ObsmArray:

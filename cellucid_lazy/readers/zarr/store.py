@@ -14,7 +14,7 @@ import zarr
 from zarr.core.sync import sync
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, MissingFileError, OptionError
-from cellucid_lazy.readers.mistaken import folder_in_zip
+from cellucid_lazy.readers.mistaken import describe_no_store, folder_in_zip
 
 # The root file of version 3, of version 2 with consolidated metadata, and of version 2 without.
 _ROOT_FILES = ("zarr.json", ".zmetadata", ".zgroup")
@@ -218,13 +218,15 @@ def user_error(url: str, options: StorageOptions, problem: Exception) -> Celluci
     """Make the error that says in one line why a store could not be opened, and what to do."""
     reason = options.scrub(f"{type(problem).__name__}: {problem}")[:300]
     if "://" not in url:
+        if isinstance(problem, (FileNotFoundError, zarr.errors.ContainsArrayError)):
+            return DataError(f"{url}: {describe_no_store(url)}")
         return DataError(f"{url}: cannot be opened as a zarr store: {reason}")
     if isinstance(problem, FileNotFoundError):
         return MissingFileError(f"{url}: no zarr store is there; check host, bucket and path")
     if isinstance(problem, ImportError):
         return DataError(
             f"{url}: a package for such URLs is missing ({reason}); for s3 and http: "
-            "pip install 'cellucid-lazy[remote]'"
+            "pip install '.[remote]' in the clone of cellucid_lazy"
         )
     if isinstance(problem, TypeError):
         return OptionError(f"{url}: storage_options do not fit ({reason})")
