@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         MissingKeyError,
         OptionError,
     )
-    from cellucid_lazy.export import explain, to_bytes, to_directory, to_sink
+    from cellucid_lazy.export import explain, to_bytes, to_directory, to_frame, to_sink
     from cellucid_lazy.options import Options
     from cellucid_lazy.readers import open  # noqa: A004
     from cellucid_lazy.source import Source
+    from cellucid_lazy.xarray.from_dataset import from_dataset
+    from cellucid_lazy.xarray.to_dataset import to_dataset
 
 __version__ = "0.1.0"
 
@@ -51,10 +53,13 @@ __all__ = [
     "Output",
     "Source",
     "explain",
+    "from_dataset",
     "open",
     "outputs",
     "to_bytes",
+    "to_dataset",
     "to_directory",
+    "to_frame",
     "to_sink",
 ]
 
@@ -65,9 +70,11 @@ _MODULES = {
     "catalogue": ("Catalogue", "outputs"),
     "engine.output": ("Output",),
     "errors": tuple(name for name in __all__ if name.endswith(("Error", "Warning"))),
-    "export": ("explain", "to_bytes", "to_directory", "to_sink"),
+    "export": ("explain", "to_bytes", "to_directory", "to_frame", "to_sink"),
     "options": ("Options",),
     "readers": ("open",),
+    "xarray.from_dataset": ("from_dataset",),
+    "xarray.to_dataset": ("to_dataset",),
     "source": ("Source",),
 }
 

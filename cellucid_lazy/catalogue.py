@@ -23,6 +23,7 @@ from cellucid_lazy.errors import (
 from cellucid_lazy.graph import unfused
 from cellucid_lazy.kinds import KINDS, Dataset, Row
 from cellucid_lazy.kinds.assigned import assigned
+from cellucid_lazy.kinds.dataset import Shared
 from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
@@ -225,6 +226,12 @@ class Catalogue(Mapping[str, Output]):
             keys = dict.fromkeys(name.key for text, name in names.items() if text in selected)
             dataset = dataset.choose(kind, keys)
         return Catalogue(dataset, frozenset(selected))
+
+    def unquantized(self) -> Catalogue:
+        """Offer continuous values as float32; for use inside this library."""
+        options = replace(self.options, var_quantization=None, obs_continuous_quantization=None)
+        dataset = replace(self._dataset, options=options, shared=Shared())
+        return Catalogue(dataset, self._selected)
 
     @property
     def cell_names(self) -> da.Array:

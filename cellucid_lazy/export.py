@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
+import pandas as pd
 from dask.delayed import Delayed
 
 from cellucid_lazy.catalogue import Catalogue
@@ -22,13 +24,14 @@ from cellucid_lazy.codecs import Codec, codec_for
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Producer
 from cellucid_lazy.engine.progress import is_shown
-from cellucid_lazy.engine.resources import detect_resources, use_client
+from cellucid_lazy.engine.resources import detect_resources, scheduler_kwargs, use_client
 from cellucid_lazy.engine.run import aborting, run
 from cellucid_lazy.engine.spill import check_scratch, remove_scratch_leftovers, scratch_prefix
 from cellucid_lazy.errors import ChangedError, CollisionError, DataError, OptionError
 from cellucid_lazy.kinds import KINDS, Dataset
+from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.kinds.unreadable import without_unreadable
-from cellucid_lazy.names import Name, name_problems, names_by_case
+from cellucid_lazy.names import Name, kind_of, name_problems, names_by_case
 from cellucid_lazy.options import compression_setting
 from cellucid_lazy.show import folder_summary
 from cellucid_lazy.sinks import sink_for
@@ -300,6 +303,63 @@ def _viewer_files(dataset: Dataset, codec: Codec) -> dict[Producer, dict[str, Ou
             suffix = codec.suffix if output.manifest is None else ""
             outputs[output.path + suffix] = output
     return _group(dataset, outputs)
+
+
+def to_frame(
+    catalogue: Catalogue,
+    names: Iterable[str],
+    *,
+    memory_budget: int | str | None = None,
+    client: Any = None,
+) -> pd.DataFrame:
+    """Read columns of obs and genes into a pandas table.
+
+    Parameters
+    ----------
+    catalogue
+        Outputs on offer.
+    names
+        Such as ``["obs/cell_type", "var/CD3E"]``.
+    memory_budget, client
+        As `to_bytes` takes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per cell, by the names of cells; a column per name, called by its key, or by the
+        whole name where two share a key. Categories have their labels, other values are float32.
+
+    Raises
+    ------
+    DataError
+        When the data cannot be read.
+    MissingKeyError
+        When there is no such column or gene.
+    OptionError
+        For a name of another kind.
+    """
+    _check_catalogue(catalogue)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise OptionError(f"names={names!r}: give a list of names, such as ['obs/cell_type']")
+    wanted = {name: name.partition("/")[2] for name in names}
+    others = [name for name in wanted if kind_of(name) not in ("obs", "var")]
+    if others:
+        raise OptionError(f"names={others!r}: a table is made of obs/<key> and var/<gene>")
+    plain = catalogue.unquantized()
+    genes = [name for name in wanted if kind_of(name) == "var"]
+    columns = [key for name, key in wanted.items() if kind_of(name) == "obs"]
+    found = to_bytes(plain, genes, memory_budget=memory_budget, client=client)
+    with use_client(client):
+        frame = obs_frame(plain.dataset, columns)
+        index = pd.Index(plain.cell_names.compute(**scheduler_kwargs()), name="cell")
+    keys = list(wanted.values())
+    values = {
+        key if keys.count(key) == 1 else name: (
+            np.frombuffer(found[name], np.float32) if name in found else frame[key].array
+        )
+        for name, key in wanted.items()
+    }
+    return pd.DataFrame(values, index=index)
 
 
 def explain(

@@ -127,7 +127,7 @@ def grid_array(
     return result
 
 
-class _Grid(Layer):
+class _Grid(Layer):  # type: ignore[misc]  # dask has no types
     """The tasks of `grid_array`, made when it is known which blocks are needed."""
 
     def __init__(

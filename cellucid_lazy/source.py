@@ -88,11 +88,14 @@ class ObsmArray:
     build
         ``build(sizes, again=False)`` makes the lazy array, chunked along cells only. With
         ``again=True`` its tasks have other names, so that a second pass reads anew.
+    is_shown
+        Whether it is in the viewer's coordinates already, and is not centred or scaled again.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     build: Callable[..., da.Array]
+    is_shown: bool = False
 
     def array(self, sizes: BlockSizes = DEFAULT_SIZES, *, again: bool = False) -> da.Array:
         """Make the lazy array, chunked along cells only."""
@@ -125,6 +128,8 @@ class ObsColumn:
         Drop unused categories, as AnnData views do.
     read_colors
         Reads the colours of the labels, in the order of these; None where none are stored.
+    outliers
+        ``outliers(sizes)`` makes the lazy outlier quantiles, where they come with the column.
     """
 
     name: str
@@ -134,6 +139,7 @@ class ObsColumn:
     max_categories: int | None = None
     drop_unused: bool = False
     read_colors: Callable[[], Sequence[str]] | None = None
+    outliers: Callable[[BlockSizes], da.Array] | None = None
 
     def array(self, sizes: BlockSizes = DEFAULT_SIZES) -> da.Array:
         """Make the lazy array (n_cells,)."""
@@ -324,10 +330,18 @@ class NeighbourGraph:
         described as its transpose.
     row_to_cell
         Cell of each row of the matrix, -1 for none; None when they are the same.
+    edges
+        The lazy edges themselves, (n_edges, 2), in place of a matrix.
     """
 
-    matrix: Matrix
+    matrix: Matrix | None
     row_to_cell: NDArray[np.int64] | None = None
+    edges: da.Array | None = None
+
+    @property
+    def layout(self) -> str:
+        """How it is stored."""
+        return "edges" if self.matrix is None else self.matrix.layout
 
 
 @dataclass(frozen=True)
@@ -369,6 +383,8 @@ class Source:
         ``"raw/X"``.
     read_raw_gene_ids
         As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
+    latent_key
+        Name of the latent space of outlier quantiles that come with their columns.
     """
 
     name: str
@@ -387,6 +403,7 @@ class Source:
     left_out: tuple[str, ...] = ()
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
+    latent_key: str | None = None
 
     def missing(self, noun: str, key: object, available: Iterable[str]) -> CellucidLazyError:
         """Build the error for a key that is not there, or was left out.
@@ -431,7 +448,7 @@ class Source:
             ("matrices", format_names(matrices)),
             (format_count(len(self.obs), "obs column"), format_names(tuple(self.obs))),
             ("obsm", format_names(arrays)),
-            ("neighbour graph", graph.matrix.layout if graph else "none"),
+            ("neighbour graph", graph.layout if graph else "none"),
             *(("left out", sentence) for sentence in self.left_out),
         ]
         return as_html(f"Source {self.name}", rows)

@@ -78,16 +78,20 @@ def _path(end: str) -> str:
 
 def _edges(dataset: Dataset) -> da.Array:
     """Make the lazy edges (n_edges, 2), sources below destinations, sorted."""
+    return dataset.array("edges", partial(_make_edges, dataset))
+
+
+def _make_edges(dataset: Dataset) -> da.Array:
     graph = dataset.source.connectivities
     assert graph is not None
-    return dataset.array(
-        "edges",
-        lambda: edges(
-            whole_rows(matrix_array(graph.matrix, dataset.sizes.matrix_values)),
-            n_cells=dataset.source.n_cells,
-            row_to_cell=graph.row_to_cell,
-            n_stored=graph.matrix.n_stored,
-        ),
+    if graph.matrix is None:
+        assert graph.edges is not None
+        return graph.edges
+    return edges(
+        whole_rows(matrix_array(graph.matrix, dataset.sizes.matrix_values)),
+        n_cells=dataset.source.n_cells,
+        row_to_cell=graph.row_to_cell,
+        n_stored=graph.matrix.n_stored,
     )
 
 

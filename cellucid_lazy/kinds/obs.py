@@ -129,7 +129,7 @@ def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
 def _categorical(codes: NDArray[Any], labels: Sequence[str]) -> Any:
     known = codes.astype(np.int32)
     known[codes == np.iinfo(codes.dtype).max] = -1
-    return pd.Categorical.from_codes(known, np.array(labels, dtype=object))
+    return pd.Categorical.from_codes(known, pd.Index(np.array(labels, dtype=object)))
 
 
 def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
@@ -181,6 +181,9 @@ def _continuous(dataset: Dataset, key: str) -> da.Array:
 def _outliers(dataset: Dataset, key: str) -> da.Array:
     """Make the lazy outlier quantile of each cell in its category; 0 without latent space."""
     labels, codes, _ = category(dataset, key)
+    stored = dataset.column(key).outliers
+    if stored is not None:
+        return map_indexed(to_float32, "i", stored(dataset.sizes), "i", dtype=np.float32)
     if dataset.latent_key is None:
         return da.zeros(dataset.source.n_cells, chunks=codes.chunks, dtype=np.float32)
     latent, again = dataset.two_passes(dataset.latent_key)
@@ -238,7 +241,8 @@ def _manifest(dataset: Dataset) -> Manifest:
     live = options.manifest_shape == "live"
     continuous = [key for key in keys if dataset.column(key).kind == "continuous"]
     categories = [key for key in keys if dataset.column(key).kind == "category"]
-    latent_key = dataset.latent_key if live or dataset.latent_key is None else "latent_space"
+    found = dataset.latent_key or dataset.source.latent_key
+    latent_key = found if live or found is None else "latent_space"
     document = {
         "_format": "compact_v1",
         "n_points": dataset.source.n_cells,

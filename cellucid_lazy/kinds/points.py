@@ -94,7 +94,7 @@ def points(dataset: Dataset, dimension: str) -> da.Array:
 
 def scale(dataset: Dataset, dimension: str) -> da.Array | None:
     """Make the lazy factor that the embedding is scaled by, float64 (); None for 1."""
-    if not dataset.options.normalize_embeddings:
+    if not _is_scaled(dataset, dimension):
         return None
     first, _ = dataset.embedding(dimension)
     return scale_factor(finite_bounds(first))
@@ -104,9 +104,14 @@ def _path(dimension: str) -> str:
     return f"points_{dimension}.bin"
 
 
+def _is_scaled(dataset: Dataset, dimension: str) -> bool:
+    array = dataset.source.obsm[dataset.shown.embeddings[dimension].key]
+    return dataset.options.normalize_embeddings and not array.is_shown
+
+
 def _points(dataset: Dataset, dimension: str) -> da.Array:
     first, again = dataset.embedding(dimension)
-    if not dataset.options.normalize_embeddings:
+    if not _is_scaled(dataset, dimension):
         return cast_embedding(first)
     return normalize_embedding(again, bounds=finite_bounds(first))
 

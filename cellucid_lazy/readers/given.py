@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import map_indexed, whole_rows
 from cellucid_lazy.readers.elements import check_numeric, obsm_array
+from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.readers.series import series_column
-from cellucid_lazy.source import BlockSizes, ObsColumn, ObsmArray, Source
+from cellucid_lazy.source import (
+    BlockSizes,
+    DaskMatrix,
+    ExpressionMatrix,
+    ObsColumn,
+    ObsmArray,
+    Source,
+)
 
 
 def obs_column(source: Source, key: str, values: Any) -> ObsColumn:
@@ -95,27 +103,33 @@ def _checked(source: Source, name: str, values: Any) -> Any:
         if values.dims[:1] != ("cell",):
             raise DataError(f"{name}: has dimensions {values.dims}; the first has to be 'cell'")
         named = values.coords.get("cell_id", values.coords.get("cell"))
-        _check_length(source, name, values.shape)
-        if named is not None:
-            _check_cells(source, name, named.to_numpy())
+        check_cells(source, name, values.shape, None if named is None else named.to_numpy())
         return values.data if isinstance(values.data, da.Array) else values.to_numpy()
     if not hasattr(values, "shape"):
         values = np.asarray(values)
-    _check_length(source, name, values.shape)
     index = getattr(values, "index", None)
-    if index is not None and not isinstance(index, pd.RangeIndex):
-        _check_cells(source, name, index.to_numpy())
+    if isinstance(index, pd.RangeIndex):
+        index = None
+    check_cells(source, name, values.shape, None if index is None else index.to_numpy())
     return values
 
 
-def _check_length(source: Source, name: str, shape: tuple[float, ...]) -> None:
+def check_cells(
+    source: Source, name: str, shape: tuple[float, ...], found: NDArray[Any] | None = None
+) -> None:
+    """Refuse values of other cells, given their shape and the names of their cells, if known.
+
+    Raises
+    ------
+    DataError
+        Names the values, and what does not fit.
+    """
     if shape[:1] != (source.n_cells,):
         raise DataError(
             f"{source.name}: {name} has shape {shape}, but there are {source.n_cells:,} cells"
         )
-
-
-def _check_cells(source: Source, name: str, found: NDArray[Any]) -> None:
+    if found is None:
+        return
     expected = source.cell_names(BlockSizes()).compute()
     if np.array_equal(found.astype(object), expected.astype(object)):
         return
@@ -143,7 +157,13 @@ def _as_given(array: da.Array, sizes: BlockSizes, *, again: bool = False) -> da.
     return array
 
 
-def coded_column(key: str, codes: da.Array, labels: list[str], missing: int) -> ObsColumn:
+def coded_column(
+    key: str,
+    codes: da.Array,
+    read_labels: Callable[[], list[str]],
+    flags: NDArray[Any],
+    missing: Any = None,
+) -> ObsColumn:
     """Describe codes and their labels as a column of obs.
 
     Parameters
@@ -151,21 +171,51 @@ def coded_column(key: str, codes: da.Array, labels: list[str], missing: int) -> 
     key
         Name of the column.
     codes
-        Integers (n_cells,).
-    labels
-        The label of each code.
+        Numbers (n_cells,).
+    read_labels
+        Reads the label of each flag.
+    flags
+        The code that stands for each label.
     missing
-        The code of cells without a label.
+        The code of cells without a label; NaN and negative codes are too.
 
     Returns
     -------
     ObsColumn
-        A category.
+        A category. A code that is no flag is an error when it is computed.
     """
-    found = map_indexed(partial(_missing_below, missing), "i", codes, "i", dtype=np.int32)
-    column = ObsColumn(key, "category", partial(_as_given, found), max_categories=len(labels))
-    return replace(column, read_labels=partial(list, labels))
+    place = partial(_places, flags, missing)
+    found = map_indexed(place, "i", codes, "i", dtype=np.int32)
+    return ObsColumn(key, "category", as_built(found), read_labels, max_categories=len(flags))
 
 
-def _missing_below(missing: int, codes: NDArray[Any]) -> NDArray[np.int32]:
-    return np.where(codes == missing, -1, codes).astype(np.int32)
+def _places(flags: NDArray[Any], missing: Any, codes: NDArray[Any]) -> NDArray[np.int32]:
+    order = np.argsort(flags)
+    at = np.searchsorted(flags, codes, sorter=order)
+    found = order.take(at, mode="clip").astype(np.int32) if len(flags) else at.astype(np.int32)
+    known = at < len(flags)
+    known[known] = flags[found[known]] == codes[known]
+    # Beyond the labels: an error when they are encoded.
+    found[~known] = len(flags)
+    gone = ~(codes >= 0)
+    if missing is not None:
+        gone |= codes == missing
+    found[gone] = -1
+    return found
+
+
+def expression(values: Any) -> ExpressionMatrix:
+    """Describe a matrix of cells by genes, NumPy or dask."""
+    if isinstance(values, da.Array):
+        return ExpressionMatrix(DaskMatrix(values))
+    return ExpressionMatrix(DenseMatrix(MemoryArray(values, f"given-{tokenize(values)}")))
+
+
+def edges(sources: Any, destinations: Any) -> da.Array:
+    """Join the ends of edges, (n_edges,) each: (n_edges, 2)."""
+    return whole_rows(da.stack([da.asarray(sources), da.asarray(destinations)], axis=1))
+
+
+def as_built(array: Any) -> Callable[..., da.Array]:
+    """Return what builds an array that is there already."""
+    return partial(_as_given, da.asarray(array))

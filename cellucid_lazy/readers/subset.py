@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.source import BlockSizes, ExpressionMatrix, NeighbourGraph, ObsmArray, Source
+from cellucid_lazy.source import BlockSizes, ExpressionMatrix, NeighbourGraph, ObsColumn, Source
 
 
 def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: bool) -> Source:
@@ -46,13 +46,10 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
         source,
         n_cells=n_cells,
         n_genes=source.n_genes if genes is None else len(genes),
-        obs={
-            key: replace(column, build=partial(_take, column.build, cells), drop_unused=drop_unused)
-            for key, column in source.obs.items()
-        },
+        obs={key: _column_subset(column, cells, drop_unused) for key, column in source.obs.items()},
         obsm={
-            key: ObsmArray(
-                (n_cells, *array.shape[1:]), array.dtype, partial(_take, array.build, cells)
+            key: replace(
+                array, shape=(n_cells, *array.shape[1:]), build=partial(_take, array.build, cells)
             )
             for key, array in source.obsm.items()
         },
@@ -82,13 +79,25 @@ def _take(
     return array if cells is None else array[cells]
 
 
+def _column_subset(
+    column: ObsColumn, cells: NDArray[np.intp] | None, drop_unused: bool
+) -> ObsColumn:
+    return replace(
+        column,
+        build=partial(_take, column.build, cells),
+        drop_unused=drop_unused,
+        outliers=column.outliers and partial(_take, column.outliers, cells),
+    )
+
+
 def _graph_subset(
     graph: NeighbourGraph | None, n_cells: int, cells: NDArray[np.intp] | None
 ) -> NeighbourGraph | None:
     if graph is None or cells is None:
         return graph
-    if len(np.unique(cells)) != len(cells):
-        return None  # a cell that is there twice has no single row in a graph
+    if graph.matrix is None or len(np.unique(cells)) != len(cells):
+        # Edges are not cut; and a cell that is there twice has no single row in a graph.
+        return None
     row_to_cell = np.full(n_cells, -1, dtype=np.int64)
     row_to_cell[cells] = np.arange(len(cells))
     return replace(graph, row_to_cell=row_to_cell)

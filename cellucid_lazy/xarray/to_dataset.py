@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import dask
@@ -13,10 +13,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-import cellucid_lazy
 from cellucid_lazy.catalogue import Catalogue
 from cellucid_lazy.engine.matrix import dense_array
 from cellucid_lazy.engine.resources import scheduler_kwargs
+from cellucid_lazy.kinds import obs
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.names import safe_name
 from cellucid_lazy.xarray import variables as v
@@ -32,9 +32,10 @@ def to_dataset(
     index: bool = False,
     edges: bool = False,
 ) -> xr.Dataset:
-    """Make an xarray Dataset of outputs; nothing is computed.
+    """Make an xarray Dataset of outputs; no values are computed.
 
-    Labels of text columns are read, and names of genes.
+    What names and labels need is read: names of genes, and the labels of text columns, which only
+    their values tell.
 
     Parameters
     ----------
@@ -66,10 +67,7 @@ def to_dataset(
     """
     if names is not None:
         catalogue = catalogue.select(*([names] if isinstance(names, str) else names))
-    plain = replace(
-        catalogue.options, var_quantization=None, obs_continuous_quantization=None, genes=None
-    )
-    whole = Catalogue(replace(catalogue.dataset, options=plain).for_call(), catalogue.selected)
+    whole = catalogue.unquantized()
     found: dict[str, xr.Variable] = {}
     _add_embeddings(catalogue, whole, found)
     _add_obs(catalogue, whole, found)
@@ -84,9 +82,7 @@ def to_dataset(
     return dataset
 
 
-def _add_embeddings(
-    catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]
-) -> None:
+def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
     shown = catalogue.dataset.shown
     for text, name in catalogue.listed("points").items():
         if not name.part:
@@ -104,7 +100,8 @@ def _add_embeddings(
 
 
 def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
-    listed = catalogue.listed("obs")
+    usable = obs.required(catalogue.dataset)
+    listed = {text: name for text, name in catalogue.listed("obs").items() if name.key in usable}
     dimensions = tuple(catalogue.dataset.shown.embeddings)
     named = v.fields(dict.fromkeys(name.key for name in listed.values()), dimensions)
     for text, name in listed.items():
@@ -176,7 +173,9 @@ def _add_edges(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
 
 def _coordinates(catalogue: Catalogue, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
     source = catalogue.source
-    coordinates = {v.CELL_ID: xr.Variable(v.CELL, _as_text(source.cell_names(catalogue.dataset.sizes)))}
+    coordinates = {
+        v.CELL_ID: xr.Variable(v.CELL, _as_text(source.cell_names(catalogue.dataset.sizes)))
+    }
     if v.EXPRESSION in found:
         genes = np.array([name.key for name in catalogue.listed("var").values()], dtype=object)
         lazy = da.from_array(genes, chunks=-1)
@@ -200,8 +199,10 @@ def _attributes(catalogue: Catalogue) -> dict[str, Any]:
         "storage": source.storage,
         "id": catalogue.options.dataset_id or safe_name(dataset.name),
         "name": dataset.name,
-        "cellucid_lazy_version": cellucid_lazy.__version__,
+        "cellucid_lazy_version": version("cellucid-lazy"),
     }
+    # Stores list variables by name.
+    found["obs_keys"] = json.dumps(list(dataset.obs_keys))
     if dataset.latent_key is not None:
         found["latent_key"] = dataset.latent_key
     if dataset.shown.umap_resolution is not None:
