@@ -61,7 +61,7 @@ def describe(
         if part not in root or is_array(root[part]):
             what = describe_tree(root) or f"no group {part!r}; is this an AnnData file?"
             raise DataError(f"{path}: {what}")
-    left_out: list[str] = []
+    left_out: list[str] = list(tree.notes)
     obs, obsm = root["obs"], root.get("obsm", {})
     n_cells = frame_length(tree, obs)
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
