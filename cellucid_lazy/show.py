@@ -35,6 +35,15 @@ def matrices_line(source: Source) -> str:
     return f"  matrices: {', '.join(listed)}"
 
 
+def damage_line(source: Source) -> str:
+    """Say in a line whether damage in the expression matrix is noticed; "" if that is unknown."""
+    if source.checksum is None:
+        return ""
+    if not source.checksum:
+        return "  damage in the expression matrix is not noticed: it is stored without a checksum"
+    return f"  damage in the expression matrix is noticed: {source.checksum} has a checksum"
+
+
 def folder_summary(folder: Path, seconds: float) -> str:
     """Tell in a line how many files a folder has, their size, and how long it took."""
     sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]

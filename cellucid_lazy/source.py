@@ -337,6 +337,9 @@ class Source:
         ``"raw/X"``.
     read_raw_gene_ids
         As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
+    checksum
+        What notices damage in the stored expression matrix, such as ``"gzip"``; "" if nothing
+        does, None where that is unknown.
     """
 
     name: str
@@ -354,6 +357,7 @@ class Source:
     left_out: tuple[str, ...] = ()
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
+    checksum: str | None = None
 
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"

@@ -49,11 +49,12 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def _table(catalogue: cl.Catalogue) -> str:
-    """Show a catalogue, and the stored matrices if there are others than X."""
-    from cellucid_lazy.show import matrices_line
+    """Show a catalogue, the stored matrices if there are others than X, and if X is checked."""
+    from cellucid_lazy.show import damage_line, matrices_line
 
     text, line = repr(catalogue), matrices_line(catalogue.source)
-    return text if not line or text.endswith(line) else f"{text}\n{line}"
+    text = text if not line or text.endswith(line) else f"{text}\n{line}"
+    return f"{text}\n{damage_line(catalogue.source)}".rstrip("\n")
 
 
 def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
         "n_genes": source.n_genes,
         "expression": source.expression.layout if source.expression else None,
         "matrices": {key: list(shape) for key, shape in source.matrices.items()},
+        "checksum": source.checksum,
         "latent_key": catalogue.latent_key,
         "outputs": [_row(row) for row in rows if row.name not in genes],
         "genes": [name.key for name in genes.values()],

@@ -87,7 +87,17 @@ def describe(
         left_out=tuple(left_out),
         matrices=_matrices(root),
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree),
+        checksum=None if node is None else _checksum(tree, node),
     )
+
+
+def _checksum(tree: Tree, node: Any) -> str | None:
+    """Name what notices damage in a stored matrix; "" if some of it has no checksum."""
+    if tree.checksum is None:
+        return None
+    parts = [node] if is_array(node) else [node[key] for key in ("data", "indices", "indptr")]
+    found = [tree.checksum(part) for part in parts]
+    return found[0] if all(found) else ""
 
 
 def usable(

@@ -44,6 +44,8 @@ _FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
 # In the order of writing. HDF5 decodes the others (lzf, fletcher32, szip, blosc), and reads chunks
 # without filters as fast.
 _DECODABLE = ((_DEFLATE,), (_SHUFFLE, _DEFLATE))
+# Texts that are read together at least.
+_TEXTS = 2**16
 # Bytes that any chunk may have.
 _SMALL_CHUNK = 2**20
 
@@ -67,7 +69,7 @@ class Hdf5:
                 reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
                 links = tuple(_odd_links(root))
                 try:
-                    yield Tree(path, root, reader, is_backed=True, notes=links)
+                    yield Tree(path, root, reader, True, links, checksum_of)
                 except KeyError as problem:
                     if not links or isinstance(problem, CellucidLazyError):
                         raise
@@ -159,6 +161,9 @@ class Hdf5Array:
         check_fits(prod(shape[1:]) * stored.itemsize, f"{path}: {key}", "a row")
         if dataset.chunks is not None:
             check_fits(prod(dataset.chunks) * stored.itemsize, f"{path}: {key}", "a chunk")
+        if stored.kind == "S":
+            texts = min(prod(shape), _TEXTS)
+            check_fits(texts * stored.itemsize, f"{path}: {key}", f"text of {texts:,} entries")
         return cls(path, key, fingerprint, shape, _native(stored), dataset.chunks)
 
     @property
@@ -280,6 +285,12 @@ def _filters(dataset: h5py.Dataset) -> tuple[int, ...] | None:
 def _filter_codes(dataset: h5py.Dataset) -> tuple[int, ...]:
     creation = dataset.id.get_create_plist()
     return tuple(creation.get_filter(number)[0] for number in range(creation.get_nfilters()))
+
+
+def checksum_of(dataset: h5py.Dataset) -> str:
+    """Name the filter of a dataset that notices damage, or ""."""
+    names = {_DEFLATE: "gzip", _FLETCHER32: "fletcher32"}
+    return next((names[code] for code in _filter_codes(dataset) if code in names), "")
 
 
 def _refuse_long_chunks(dataset: h5py.Dataset, region: Region) -> None:

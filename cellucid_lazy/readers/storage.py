@@ -61,6 +61,9 @@ class Tree(NamedTuple):
         Whether the reference exporter opens such a dataset in backed mode.
     notes
         Sentences for users about parts that are elsewhere.
+    checksum
+        Names what of an array's storage has a checksum, such as ``"gzip"``; "" for nothing. None
+        where that is unknown.
     """
 
     path: str
@@ -68,6 +71,7 @@ class Tree(NamedTuple):
     reader: Callable[[Any], ArrayReader]
     is_backed: bool = False
     notes: tuple[str, ...] = ()
+    checksum: Callable[[Any], str] | None = None
 
 
 class Storage(Protocol):

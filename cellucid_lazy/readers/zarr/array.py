@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.storage import check_fits
-from cellucid_lazy.readers.zarr.bounded import bound_codecs
+from cellucid_lazy.readers.zarr.codecs import bound_codecs
 from cellucid_lazy.readers.zarr.store import StorageOptions, file_status, key_value_store
 
 # Size in bytes and time of writing in nanoseconds.

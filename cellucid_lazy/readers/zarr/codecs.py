@@ -1,4 +1,7 @@
-"""Decoding that stops at the size of a chunk: zarr's codecs inflate whatever there is."""
+"""Codecs of zarr: which have a checksum, and decoding that stops at the size of a chunk.
+
+zarr's codecs inflate whatever there is.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,32 @@ from cellucid_lazy.engine.resources import memory_budget
 _DEFLATE = {"zlib": 15, "gzip": 31}
 # Where zarr's own codecs keep what decodes.
 _DECODERS = ("_gzip_codec", "_zstd_codec", "_blosc_codec", "_codec")
+_CHECKSUMS = ("gzip", "zlib", "crc32c", "crc32", "adler32", "fletcher32")
 # A checksum, or the header of a filter, may come on top of a chunk.
 _SPARE = 2**16
+
+
+def checksum_of(array: Any) -> str:
+    """Name the codec of an array that notices damage, or ""."""
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        codecs = [metadata.compressor, *(metadata.filters or ())]
+    else:
+        codecs = list(metadata.codecs)
+        for codec in codecs:
+            codecs += getattr(codec, "codecs", ())  # of shards
+    for codec in codecs:
+        name = _name(codec)
+        if name in _CHECKSUMS or (name == "zstd" and getattr(codec, "checksum", False)):
+            return name
+    return ""
+
+
+def _name(codec: Any) -> str:
+    """Return what the metadata of either version call a codec."""
+    config = codec.to_dict() if hasattr(codec, "to_dict") else {}
+    name = config.get("name") or getattr(codec, "codec_id", "")
+    return str(name).removeprefix("numcodecs.")
 
 
 def bound_codecs(array: Any) -> None:
