@@ -367,6 +367,9 @@ class Source:
         ``"raw/X"``.
     read_raw_gene_ids
         As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
+    checksum
+        What notices damage in the stored expression matrix, such as ``"gzip"``; "" if nothing
+        does, None where that is unknown.
     """
 
     name: str
@@ -384,6 +387,7 @@ class Source:
     left_out: tuple[str, ...] = ()
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
+    checksum: str | None = None
 
     def missing(self, noun: str, key: object, available: Iterable[str]) -> CellucidLazyError:
         """Build the error for a key that is not there, or was left out.

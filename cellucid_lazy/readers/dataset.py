@@ -80,7 +80,7 @@ def describe(
     if obs is None or is_array(obs):
         what = describe_tree(tree.root) or "no group 'obs'; is this an AnnData file?"
         raise DataError(f"{path}: {what}")
-    left_out: list[str] = []
+    left_out = list(tree.notes)
     n_cells = frame_length(tree, obs)
     obsm, uns = (_members(tree, key, left_out) for key in ("obsm", "uns"))
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
@@ -121,7 +121,17 @@ def describe(
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
         # Last: the lines before add to it.
         left_out=tuple(left_out),
+        checksum=None if node is None else _checksum(tree, node),
     )
+
+
+def _checksum(tree: Tree, node: Any) -> str | None:
+    """Name what notices damage in a stored matrix; "" if some of it has no checksum."""
+    if tree.checksum is None:
+        return None
+    parts = [node] if is_array(node) else [node[key] for key in ("data", "indices", "indptr")]
+    found = [tree.checksum(part) for part in parts]
+    return found[0] if all(found) else ""
 
 
 def usable(
