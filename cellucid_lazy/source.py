@@ -358,6 +358,8 @@ class Source:
         The neighbour graph, or None.
     var_keys
         Columns of var.
+    var_name
+        Which var that is: ``"var"``, or ``"raw/var"`` where raw serves as expression.
     read_gene_ids
         ``read_gene_ids("index")``, or with a column of var: the n_genes identifiers.
     left_out
@@ -385,6 +387,7 @@ class Source:
     var_keys: tuple[str, ...]
     read_gene_ids: Callable[[str], list[str]]
     left_out: tuple[str, ...] = ()
+    var_name: str = "var"
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
     checksum: str | None = None

@@ -159,7 +159,8 @@ class Dataset:
             dataset.column(key)
         column = options.gene_id_column
         if column not in ("index", *source.var_keys):
-            raise missing_key("var column", column, source.var_keys, where=source.name)
+            noun = f"{source.var_name} column"
+            raise missing_key(noun, column, source.var_keys, where=source.name)
         if source.expression is None and source.n_genes:
             warn(source, f"there is no X, so genes are not offered; {_other_matrices(source)}")
         return dataset

@@ -84,7 +84,7 @@ def describe(
     n_cells = frame_length(tree, obs)
     obsm, uns = (_members(tree, key, left_out) for key in ("obsm", "uns"))
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
-    n_genes = frame_length(tree, var)
+    n_genes, var_name = frame_length(tree, var), "raw/var" if use_raw else "var"
     matrices = _matrices(tree, left_out)
     matrix = None if node is None else _expression(tree, node, matrices)
 
@@ -116,7 +116,8 @@ def describe(
         expression=check_expression(matrix, n_cells, n_genes, path),
         connectivities=_graph(tree, uns, n_cells, neighbors_key, left_out),
         var_keys=frame_keys(var),
-        read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
+        var_name=var_name,
+        read_gene_ids=gene_id_reader(tree, var, var_name),
         matrices=matrices,
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
         # Last: the lines before add to it.

@@ -93,6 +93,7 @@ def describe_loaded(
         expression=check_expression(matrix, adata.n_obs, len(var), name),
         connectivities=_graph(adata, token, name, neighbors_key, left_out),
         var_keys=tuple(str(key) for key in var.columns),
+        var_name="raw/var" if use_raw else "var",
         read_gene_ids=partial(_read_gene_ids, var, name),
         matrices=_matrices(adata, left_out),
         read_raw_gene_ids=(
