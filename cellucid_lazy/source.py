@@ -372,6 +372,8 @@ class Source:
         The neighbour graph, or None.
     var_keys
         Columns of var.
+    var_name
+        Which var that is: ``"var"``, or ``"raw/var"`` where raw serves as expression.
     cell_names
         ``cell_names(sizes)`` makes the lazy names of the cells, text (n_cells,).
     read_gene_ids
@@ -383,6 +385,9 @@ class Source:
         ``"raw/X"``.
     read_raw_gene_ids
         As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
+    checksum
+        What notices damage in the stored expression matrix, such as ``"gzip"``; "" if nothing
+        does, None where that is unknown.
     latent_key
         Name of the latent space of outlier quantiles that come with their columns.
     """
@@ -401,8 +406,10 @@ class Source:
     cell_names: Callable[[BlockSizes], da.Array]
     read_gene_ids: Callable[[str], list[str]]
     left_out: tuple[str, ...] = ()
+    var_name: str = "var"
     matrices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     read_raw_gene_ids: Callable[[str], list[str]] | None = None
+    checksum: str | None = None
     latent_key: str | None = None
 
     def missing(self, noun: str, key: object, available: Iterable[str]) -> CellucidLazyError:

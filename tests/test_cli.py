@@ -108,7 +108,8 @@ class TestInspect:
     def test_shows_the_catalogue(self, atlas: Path) -> None:
         done = spawn("inspect", atlas)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"{cl.outputs(atlas)!r}\n"
+        damage = "  damage in the expression matrix is noticed: gzip has a checksum"
+        assert done.stdout == f"{cl.outputs(atlas)!r}\n{damage}\n"
 
     @pytest.mark.parametrize(("cells", "genes"), [(1, 3), (3, 1)])
     def test_knows_one_from_many(
@@ -179,6 +180,7 @@ class TestInspect:
         told = json.loads(run("inspect", atlas, "--json").out)
         catalogue = cl.outputs(atlas)
         assert (told["n_cells"], told["n_genes"], told["expression"]) == (300, 60, "csr")
+        assert told["checksum"] == "gzip"
         assert (told["dataset"], told["storage"], told["left_out"]) == (str(atlas), "h5ad", [])
         outputs = {row.pop("name"): row for row in told["outputs"]}
         assert [*outputs] == [name for name in catalogue if not name.startswith("var/")]

@@ -46,7 +46,7 @@ def inspect(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("always", UserWarning)
         catalogue = _catalogue(arguments)
         width = _width()
-        shown: Any = _description(catalogue) if arguments.json else catalogue.as_text(width)
+        shown: Any = _description(catalogue) if arguments.json else _table(catalogue, width)
         problems = catalogue.problems()
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     notes += [f"export would refuse this: {one}" for one in problems]
@@ -57,6 +57,19 @@ def inspect(arguments: argparse.Namespace) -> None:
         lines = (wrapped(f"  {one}", width) for one in notes)
         shown = "\n".join([shown, "", "Left out, or worth knowing:", *lines])
     sys.stdout.write(f"{shown}\n")
+
+
+def _table(catalogue: cl.Catalogue, width: int | None) -> str:
+    """Show a catalogue, and whether damage in the expression matrix is noticed."""
+    table, checksum = catalogue.as_text(width), catalogue.source.checksum
+    if checksum is None:
+        return table
+    told = (
+        f"is noticed: {checksum} has a checksum"
+        if checksum
+        else "is not noticed: it is stored without a checksum"
+    )
+    return "\n".join([table, wrapped(f"  damage in the expression matrix {told}", width)])
 
 
 def _width() -> int | None:
@@ -76,6 +89,7 @@ def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
         "n_genes": source.n_genes,
         "expression": source.expression.layout if source.expression else None,
         "matrices": {key: list(shape) for key, shape in source.matrices.items()},
+        "checksum": source.checksum,
         "latent_key": catalogue.latent_key,
         "colors": [key for key, column in source.obs.items() if column.read_colors],
         "outputs": [_row(row) for row in rows if row.name not in genes],

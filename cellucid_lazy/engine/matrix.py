@@ -32,6 +32,8 @@ from cellucid_lazy.transforms.genes import (
 )
 from cellucid_lazy.transforms.values import to_float32
 
+_MAX_BLOCKS = 2**17
+
 
 def matrix_array(matrix: Matrix, values: int) -> da.Array:
     """Make the lazy array of a matrix; reads nothing.
@@ -50,6 +52,8 @@ def matrix_array(matrix: Matrix, values: int) -> da.Array:
     """
     if isinstance(matrix, DaskMatrix):
         return matrix.array
+    # The graph stays small, whatever size the matrix claims.
+    values = max(values, matrix.n_stored // _MAX_BLOCKS)
     blocks = matrix.whole_blocks(values)
     name = f"matrix-{matrix.token}-{values}"
     graph, reads = block_reads(matrix, blocks)

@@ -13,6 +13,8 @@ from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 _MAX_BLOCKS = 2_000
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
 _COLUMNS = 3
+# A gene's name, its file, and what describes its output.
+_GENE_BYTES = 2_000
 
 Strategy = Literal["by gene", "in memory", "external"]
 
@@ -115,8 +117,8 @@ def plan_genes(
     Plan
         Fits the budget where one gene's column does.
     """
-    columns = _COLUMNS * 4 * n_cells * workers
-    free = max(budget - columns, budget // 4)
+    taken = _COLUMNS * 4 * n_cells * workers + _GENE_BYTES * wanted
+    free = max(budget - taken, budget // 4)
     chunk = n_genes if genes_per_chunk is None else genes_per_chunk
     share = min(1.0, wanted * chunk / max(1, n_genes))
     # Enough tasks to keep the workers busy to the end, however uneven genes are.
@@ -128,7 +130,7 @@ def plan_genes(
     by_gene = stored_by_gene or (genes_per_chunk is not None and enough and work.fits(chunk))
     plan = _plan_by_gene(work, chunk) if by_gene else by_cell
     read = int(n_stored * share * (item_bytes + index_bytes))
-    return replace(plan, read_bytes=read, peak_bytes=columns + plan.peak_bytes)
+    return replace(plan, read_bytes=read, peak_bytes=taken + plan.peak_bytes)
 
 
 class _Work(NamedTuple):

@@ -24,6 +24,7 @@ from cellucid_lazy.engine.plan import Plan, plan_genes
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Stage
 from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.spill import SpilledBlock, read_slices
+from cellucid_lazy.errors import OptionError, format_size
 from cellucid_lazy.graph import SPLIT_EVERY
 from cellucid_lazy.names import values_dtype
 from cellucid_lazy.source import DEFAULT_SIZES, Block, BlockSizes, ExpressionMatrix
@@ -85,8 +86,14 @@ class GeneProducer:
         return f"genes, {self.plan(sum(kinds.values()), resources).explain()}"
 
     def plan(self, n_genes: int, resources: Resources) -> Plan:
-        """Plan the pass over so many genes."""
+        """Plan the pass over so many genes; OptionError if one of them exceeds the budget."""
         matrix = self.expression.matrix
+        if 4 * matrix.shape[0] > resources.budget:
+            raise OptionError(
+                f"one gene of {matrix.shape[0]:,} cells takes {format_size(4 * matrix.shape[0])}, "
+                f"but the memory budget is {format_size(resources.budget)}; give a larger "
+                "memory_budget"
+            )
         sparse = matrix.layout != "dense"
         return plan_genes(
             n_cells=matrix.shape[0],

@@ -102,6 +102,8 @@ def _category(dataset: Dataset, column: ObsColumn) -> Category:
             raise FieldError(dataset.findings.unreadable[column.name])
         if column.read_labels is None:
             return _from_values(dataset, column)
+        if not column.drop_unused:
+            _check_number(column.max_categories or 0)  # too many are not even read
         return _from_codes(dataset, column, column.read_labels(), where)
     except DataError as problem:
         reason = str(problem).removeprefix(f"{dataset.source.name}: ")
@@ -177,13 +179,17 @@ def _colors(
     return tuple(colors)
 
 
-def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:
-    """Choose the type of codes."""
+def _check_number(n_categories: int) -> None:
     if n_categories > MOST_CATEGORIES:
         raise FieldError(
             f"{n_categories:,} categories, but codes tell apart {MOST_CATEGORIES:,}; "
             "group them into fewer, or drop the column"
         )
+
+
+def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:
+    """Choose the type of codes."""
+    _check_number(n_categories)
     try:
         return code_dtype(n_categories, requested=dataset.options.obs_categorical_dtype)
     except ValueError as problem:

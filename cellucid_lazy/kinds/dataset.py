@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.engine.arrays import ARRAYS, ArrayProducer
+from cellucid_lazy.engine.resources import memory_budget
 from cellucid_lazy.errors import (
     CollisionError,
     DataError,
     FieldError,
     format_count,
+    format_size,
     missing_key,
 )
 from cellucid_lazy.graph import spillable
@@ -32,6 +34,9 @@ from cellucid_lazy.transforms.uniques import Uniques
 
 # Outside a call, larger obsm arrays are read anew for a second pass.
 _TWO_PASSES_ABOVE = 256 * 2**20
+
+# Of a gene's name, as text and in tables.
+_NAME_BYTES = 400
 
 _LATENT_KEYS = ("scanvi", "scvi", "X_scvi", "X_pca", "harmony", "X_harmony")
 
@@ -154,7 +159,8 @@ class Dataset:
             dataset.column(key)
         column = options.gene_id_column
         if column not in ("index", *source.var_keys):
-            raise missing_key("var column", column, source.var_keys, where=source.name)
+            noun = f"{source.var_name} column"
+            raise missing_key(noun, column, source.var_keys, where=source.name)
         if source.expression is None and source.n_genes:
             warn(source, f"there is no X, so genes are not offered; {_other_matrices(source)}")
         return dataset
@@ -325,6 +331,13 @@ def _other_matrices(source: Source) -> str:
 
 
 def _gene_positions(source: Source, column: str) -> dict[str, int]:
+    n_bytes, budget = source.n_genes * _NAME_BYTES, memory_budget()
+    if n_bytes > budget:
+        raise DataError(
+            f"{source.name}: the names of {source.n_genes:,} genes in var take about "
+            f"{format_size(n_bytes)}, but the memory budget is {format_size(budget)}; if that is "
+            "no mistake, set dask's configuration cellucid_lazy.memory-budget"
+        )
     names = source.read_gene_ids(column)
     found = {name: position for position, name in enumerate(names)}
     n_repeated = len(names) - len(found)

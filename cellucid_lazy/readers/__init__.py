@@ -189,7 +189,7 @@ def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
     if name is None:
         raise DataError(
             f"{tree.path}: is a {kind} of {', '.join(held) or 'nothing'}; open one with "
-            f"{argument}={next(iter(held), '')!r} (--{argument})"
+            f"{argument}={next(iter(held), '')!r} (--{argument} {next(iter(held), '')})"
         )
     if name not in held:
         raise missing_key(argument, name, held, where=tree.path)

@@ -81,11 +81,11 @@ def describe(
     if obs is None or is_array(obs):
         what = describe_tree(tree.root) or "no group 'obs'; is this an AnnData file?"
         raise DataError(f"{path}: {what}")
-    left_out: list[str] = []
+    left_out = list(tree.notes)
     n_cells = frame_length(tree, obs)
     obsm, uns = (_members(tree, key, left_out) for key in ("obsm", "uns"))
     node, var = _expression_nodes(tree, layer=layer, use_raw=use_raw)
-    n_genes = frame_length(tree, var)
+    n_genes, var_name = frame_length(tree, var), "raw/var" if use_raw else "var"
     matrices = _matrices(tree, left_out)
     matrix = None if node is None else _expression(tree, node, matrices)
 
@@ -118,12 +118,23 @@ def describe(
         connectivities=_graph(tree, uns, n_cells, neighbors_key, left_out),
         var_keys=frame_keys(var),
         cell_names=index_array(tree, obs),
-        read_gene_ids=gene_id_reader(tree, var, "raw/var" if use_raw else "var"),
+        var_name=var_name,
+        read_gene_ids=gene_id_reader(tree, var, var_name),
         matrices=matrices,
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
         # Last: the lines before add to it.
         left_out=tuple(left_out),
+        checksum=None if node is None else _checksum(tree, node),
     )
+
+
+def _checksum(tree: Tree, node: Any) -> str | None:
+    """Name what notices damage in a stored matrix; "" if some of it has no checksum."""
+    if tree.checksum is None:
+        return None
+    parts = [node] if is_array(node) else [node[key] for key in ("data", "indices", "indptr")]
+    found = [tree.checksum(part) for part in parts]
+    return found[0] if all(found) else ""
 
 
 def usable(

@@ -20,7 +20,7 @@ from cellucid_lazy.readers.matrix import cut
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.readers.matrix.sparse import SparseMatrix
-from cellucid_lazy.readers.storage import Tree
+from cellucid_lazy.readers.storage import Tree, check_fits
 from cellucid_lazy.source import ArrayReader, Block, BlockSizes, NeighbourGraph, ObsmArray
 
 _LAYOUTS: dict[str, Literal["csr", "csc"]] = {
@@ -191,7 +191,13 @@ def obsm_array(reader: ArrayReader) -> ObsmArray:
 
 
 def sparse_obsm_array(matrix: SparseMatrix) -> ObsmArray:
-    """Describe a stored sparse matrix with a row per cell; it is made dense when read."""
+    """Describe a stored sparse matrix with a row per cell; it is made dense when read.
+
+    Raises DataError when a row, or all of one that is stored by column, exceeds memory.
+    """
+    n_rows = 1 if matrix.layout == "csr" else matrix.shape[0]
+    n_bytes = n_rows * matrix.shape[1] * matrix.dtype.itemsize
+    check_fits(n_bytes, matrix.name, "a row" if n_rows == 1 else "the array")
     return ObsmArray(matrix.shape, matrix.dtype, partial(_dense_array, matrix))
 
 

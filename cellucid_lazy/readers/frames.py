@@ -27,6 +27,9 @@ from cellucid_lazy.transforms.values import as_text, to_float32
 
 ReadLabels = Callable[[], list[object]]
 
+# Cells, or genes; edges of the neighbour graph are pairs of 32 bits.
+_MOST_ROWS = 2**32 - 1
+
 
 def frame_keys(frame: Any) -> tuple[str, ...]:
     """Return the columns of a stored dataframe, in order; all there are where no order is noted."""
@@ -49,12 +52,15 @@ def frame_length(tree: Tree, frame: Any) -> int:
     try:
         index = frame[key]
         values = index if is_array(index) else index["codes" if "codes" in index else "values"]
-        return int(values.shape[0])
+        n_rows = int(values.shape[0])
     except Exception as problem:
         # Damaged nodes make HDF5, zarr and Python raise errors of any type.
         raise DataError(
             f"{location(tree, frame)}: the index {key!r} cannot be read ({problem})"
         ) from problem
+    if n_rows > _MOST_ROWS:
+        raise DataError(f"{location(tree, index)}: has {n_rows:,} rows; at most {_MOST_ROWS:,} fit")
+    return n_rows
 
 
 def _index_key(frame: Any) -> str:
@@ -84,14 +90,16 @@ def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
             "category",
             partial(lazy_array, _reader(tree, codes, n_cells)),
             read_labels=_labels(tree, categories),
-            max_categories=int(categories.shape[0]) if is_array(categories) else None,
+            max_categories=int(
+                (categories if is_array(categories) else categories["values"]).shape[0]
+            ),
         )
     if is_array(node):
         values = _reader(tree, node, n_cells)
         build: Callable[[BlockSizes], da.Array] = partial(lazy_array, values)
     elif encoding(node).startswith("nullable-"):
         values = _reader(tree, node["values"], n_cells)
-        build = partial(_masked, values, _reader(tree, node["mask"], n_cells))
+        build = partial(_masked, values, _mask(tree, _reader(tree, node["mask"], n_cells), node))
     else:
         kind = encoding(node) or "group"
         raise DataError(f"{location(tree, node)}: is a {kind}, which cannot be shown")
@@ -119,6 +127,14 @@ def _reader(tree: Tree, node: Any, n_cells: int) -> ArrayReader:
             "value each"
         )
     return reader
+
+
+def _mask(tree: Tree, mask: ArrayReader, node: Any) -> ArrayReader:
+    """Refuse a mask that does not hold booleans: text would be true, whatever it says."""
+    if mask.dtype.kind != "b":
+        held = "text" if mask.dtype.kind == "O" else mask.dtype
+        raise DataError(f"{location(tree, node)}: its mask holds {held}, but needs booleans")
+    return mask
 
 
 def _masked(values: ArrayReader, mask: ArrayReader, sizes: BlockSizes) -> da.Array:
@@ -221,7 +237,8 @@ def _labels(tree: Tree, node: Any) -> ReadLabels:
     """Prepare to read an array, or a group of values and a mask, as Python objects."""
     if is_array(node):
         return partial(_read_labels, tree.reader(node), None)
-    return partial(_read_labels, tree.reader(node["values"]), tree.reader(node["mask"]))
+    mask = _mask(tree, tree.reader(node["mask"]), node)
+    return partial(_read_labels, tree.reader(node["values"]), mask)
 
 
 def _read_labels(values: ArrayReader, mask: ArrayReader | None) -> list[object]:

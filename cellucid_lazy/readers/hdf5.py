@@ -6,6 +6,7 @@ HDF5 decompresses under its lock, so threads do not make it faster.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import CellucidLazyError, ChangedError, DataError
-from cellucid_lazy.readers.storage import Tree
+from cellucid_lazy.readers.storage import Tree, check_fits
 
 # Filters beyond HDF5's own register themselves where they are installed.
 with suppress(ImportError):
@@ -39,9 +40,14 @@ Region = tuple[tuple[int, int], ...]
 
 _DEFLATE = h5py.h5z.FILTER_DEFLATE
 _SHUFFLE = h5py.h5z.FILTER_SHUFFLE
+_FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
 # In the order of writing. HDF5 decodes the others (lzf, fletcher32, szip, blosc), and reads chunks
 # without filters as fast.
 _DECODABLE = ((_DEFLATE,), (_SHUFFLE, _DEFLATE))
+# Texts that are read together at least.
+_TEXTS = 2**16
+# Bytes that any chunk may have.
+_SMALL_CHUNK = 2**20
 
 
 class Hdf5:
@@ -61,7 +67,8 @@ class Hdf5:
             fingerprint = file_fingerprint(path)
             with h5py.File(path, "r") as root:
                 reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
-                yield Tree(path, root, reader, is_backed=True)
+                links = tuple(_odd_links(root))
+                yield Tree(path, root, reader, True, notes=links, checksum=checksum_of)
         except CellucidLazyError:
             raise
         except Exception as problem:
@@ -69,6 +76,28 @@ class Hdf5:
             # type.
             advice = _LOCKED if "lock file" in str(problem) else ""
             raise DataError(f"{path}: cannot be read as HDF5: {problem}{advice}") from problem
+
+
+def _odd_links(root: h5py.File) -> Iterator[str]:
+    """Say which links of an AnnData lead to another file, or nowhere."""
+    groups = {"": root}
+    for name in ("obs", "var", "obsm", "obsp", "layers", "raw"):
+        if isinstance(root.get(name, getlink=True), h5py.HardLink):
+            groups[f"{name}/"] = root[name]
+    for prefix, group in groups.items():
+        for key in group if isinstance(group, h5py.Group) else ():
+            link = group.get(key, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                yield f"{prefix}{key} is a link to {link.filename}; other files are not read"
+            elif isinstance(link, h5py.SoftLink) and not _is_there(group, key):
+                yield f"{prefix}{key} is a link to {link.path}, where nothing is"
+
+
+def _is_there(group: h5py.Group, key: str) -> bool:
+    try:
+        return key in group
+    except RuntimeError:  # a loop of links
+        return False
 
 
 def file_fingerprint(path: str) -> Fingerprint:
@@ -115,17 +144,30 @@ class Hdf5Array:
         Raises
         ------
         DataError
-            For a dataset without a shape (a null dataspace), or of another type.
+            For a dataset without a shape (a null dataspace), of another type, in another file, or
+            in pieces that exceed memory.
         """
         key, shape = str(dataset.name), dataset.shape
         if shape is None:
             raise DataError(f"{path}: {key} holds nothing (a null dataset); expected an array")
+        elsewhere = _other_file(dataset, path)
+        if elsewhere:
+            raise DataError(
+                f"{path}: {key}: its values are not here but in {elsewhere}, which is not "
+                "followed; write all of it into one file"
+            )
         try:
             stored = dataset.dtype
         except TypeError as error:
             raise DataError(f"{path}: {key}: {error}; write it again as numbers or text") from error
         if stored.kind == "O" and h5py.check_string_dtype(stored) is None:
             raise DataError(f"{path}: {key}: holds objects; write it again as numbers or text")
+        check_fits(prod(shape[1:]) * stored.itemsize, f"{path}: {key}", "a row")
+        if dataset.chunks is not None:
+            check_fits(prod(dataset.chunks) * stored.itemsize, f"{path}: {key}", "a chunk")
+        if stored.kind == "S":
+            texts = min(prod(shape), _TEXTS)
+            check_fits(texts * stored.itemsize, f"{path}: {key}", f"text of {texts:,} entries")
         return cls(path, key, fingerprint, shape, _native(stored), dataset.chunks)
 
     @property
@@ -155,6 +197,7 @@ class Hdf5Array:
             dataset = file[self.key]
             filters = _filters(dataset)
             if filters is None:
+                _refuse_long_chunks(dataset, region)
                 values = np.asarray(dataset[tuple(slice(*bounds) for bounds in region)])
             else:
                 values = _read_chunks(dataset, filters, region)
@@ -200,6 +243,20 @@ class Hdf5Array:
             )
 
 
+def _other_file(dataset: h5py.Dataset, path: str) -> str:
+    """Name the files that a dataset's values are in, if that is not the one that was opened."""
+    opened, creation = os.fsdecode(h5py.h5f.get_name(dataset.id)), dataset.id.get_create_plist()
+    if opened != path:
+        return opened
+    sources: list[str] = []
+    if creation.get_layout() == h5py.h5d.VIRTUAL:
+        files = (source.file_name for source in dataset.virtual_sources())
+        sources = [name for name in files if name not in (".", path)]
+    elif creation.get_external_count():
+        sources = [name for name, _, _ in dataset.external]
+    return ", ".join(dict.fromkeys(sources))
+
+
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return a dtype in native byte order, without what h5py attaches to it; text is object."""
     if dtype.kind in "OSU":
@@ -225,8 +282,40 @@ def _filters(dataset: h5py.Dataset) -> tuple[int, ...] | None:
     # it.
     if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
         return None
-    filters = tuple(creation.get_filter(number)[0] for number in range(creation.get_nfilters()))
+    filters = _filter_codes(dataset)
     return filters if filters in _DECODABLE else None
+
+
+def _filter_codes(dataset: h5py.Dataset) -> tuple[int, ...]:
+    creation = dataset.id.get_create_plist()
+    return tuple(creation.get_filter(number)[0] for number in range(creation.get_nfilters()))
+
+
+def checksum_of(dataset: h5py.Dataset) -> str:
+    """Name the filter of a dataset that notices damage, or ""."""
+    names = {_DEFLATE: "gzip", _FLETCHER32: "fletcher32"}
+    return next((names[code] for code in _filter_codes(dataset) if code in names), "")
+
+
+def _refuse_long_chunks(dataset: h5py.Dataset, region: Region) -> None:
+    """Refuse deflated chunks that are longer than they should be: HDF5 inflates all there is.
+
+    Raises ValueError.
+    """
+    filters = _filter_codes(dataset)
+    if _DEFLATE not in filters:
+        return
+    position = filters.index(_DEFLATE)
+    checked = filters[position + 1 :] == (_FLETCHER32,)
+    if position + 1 < len(filters) and not checked:
+        raise ValueError(f"its filters ({filters}) are in an order that is not read")
+    # Filters before it may add a few bytes to a small chunk.
+    n_bytes = max(prod(dataset.chunks) * dataset.id.get_type().get_size(), _SMALL_CHUNK)
+    for corner, _, _ in _overlaps(dataset.chunks, region):
+        mask, stored = fetch_chunk(dataset, corner) or (1 << position, b"")
+        if not mask >> position & 1:
+            # A checksum is the last four bytes.
+            _inflate(stored[:-4] if checked and not mask >> position + 1 & 1 else stored, n_bytes)
 
 
 def _read_chunks(dataset: h5py.Dataset, filters: tuple[int, ...], region: Region) -> NDArray[Any]:
@@ -290,11 +379,7 @@ def _decode(
     """Decode a stored chunk."""
     n_bytes = prod(chunks) * dtype.itemsize
     if _DEFLATE in filters:
-        try:
-            # A little room to spare: isal doubles a buffer that is full when the stream ends.
-            stored = isal_zlib.decompress(stored, bufsize=n_bytes + 64)
-        except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stubs call it an instance
-            raise ValueError(f"its deflate stream is damaged ({error})") from error
+        stored = _inflate(stored, n_bytes)
     if len(stored) != n_bytes:
         raise ValueError(f"it holds {len(stored):,} bytes, and a chunk {n_bytes:,}")
     if _SHUFFLE in filters and dtype.itemsize > 1:
@@ -304,3 +389,18 @@ def _decode(
             values[:, position] = plane
         return values.reshape(-1).view(dtype).reshape(chunks)
     return np.frombuffer(stored, dtype).reshape(chunks)
+
+
+def _inflate(stored: bytes, n_bytes: int) -> bytes:
+    """Decompress a chunk, and stop where it is longer than a chunk: a few bytes may hold 4 GB."""
+    stream = isal_zlib.decompressobj()
+    try:
+        # One more byte than allowed, so that the stream goes on to its checksum.
+        found: bytes = stream.decompress(stored, n_bytes + 1)
+    except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stubs call it an instance
+        raise ValueError(f"its deflate stream is damaged ({error})") from error
+    if len(found) > n_bytes:
+        raise ValueError(f"it inflates to more than the {n_bytes:,} bytes of a chunk")
+    if not stream.eof:
+        raise ValueError("its deflate stream is cut short")
+    return found

@@ -80,7 +80,7 @@ def describe_tree(root: Any) -> str:
 def _is_10x(root: Any) -> bool:
     # Before Cell Ranger 3 there was a group for each genome, now there is one, "matrix".
     groups = [root.get(key) for key in root]
-    return any(hasattr(one, "keys") and "barcodes" in one for one in groups)
+    return any(hasattr(one, "keys") and ("barcodes" in one or "features" in one) for one in groups)
 
 
 def _is_loom(root: Any) -> bool:

@@ -119,8 +119,9 @@ def cases(draw):
 
 
 def column_bytes(sizes):
-    """A dense column, its compressed form and a spare per worker: what no plan can do without."""
-    return 3 * 4 * sizes["n_cells"] * sizes["workers"]
+    """What no plan can do without: a dense column, its compressed form and a spare per worker,
+    and 2 kB per gene for its name and its file."""
+    return 3 * 4 * sizes["n_cells"] * sizes["workers"] + 2_000 * sizes["wanted"]
 
 
 @settings(max_examples=300, deadline=None)

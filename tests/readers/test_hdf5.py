@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import tracemalloc
 import zlib
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellucid_lazy.errors import DataError
+from cellucid_lazy import readers
+from cellucid_lazy.errors import DataError, LeftOutWarning
 from cellucid_lazy.readers import hdf5
 from cellucid_lazy.readers.hdf5 import Hdf5Array, file_fingerprint
+from tests import data
 from tests.helpers import Reads
 
 DTYPES = ["<f2", "<f4", "<f8", ">f4", ">f8", "i1", "u1", "<i2", ">i4", "<i4", "<u8", ">i8", "?"]
@@ -145,9 +148,9 @@ def test_every_kind_of_chunk_index(tmp_path, version, maxshape):
 
 
 def test_what_only_hdf5_reads(tmp_path):
-    path, data = tmp_path / "a.h5", np.arange(24, dtype="i4").reshape(4, 6)
+    path, values = tmp_path / "a.h5", np.arange(24, dtype="i4").reshape(4, 6)
     with h5py.File(path, "w", userblock_size=1024) as file:
-        file["x"] = data
+        file["x"] = values
         file["scalar"] = 5
         file["pairs"] = np.array([(1, 2.0)], dtype=[("a", "<i2"), ("b", ">f8")])
         file["complex"] = np.array([1 + 2j])
@@ -155,14 +158,60 @@ def test_what_only_hdf5_reads(tmp_path):
         layout = h5py.VirtualLayout((4, 6), "i4")
         layout[:] = h5py.VirtualSource(file["x"])
         file.create_virtual_dataset("virtual", layout)
-        file.create_dataset("outside", data=data, external=str(tmp_path / "raw"))
-    for key in ("x", "virtual", "outside"):
-        same(described(path, key).read(slice(1, 3), slice(2, 9)), data[1:3, 2:9])
+    for key in ("x", "virtual"):
+        same(described(path, key).read(slice(1, 3), slice(2, 9)), values[1:3, 2:9])
     assert described(path, "scalar").read()[()] == 5
     assert described(path, "pairs").read()["b"][0] == 2
     assert described(path, "complex").read()[0] == 1 + 2j
     with pytest.raises(DataError, match="null"):
         described(path, "null")
+
+
+def test_values_in_other_files_are_refused_and_links_named(tmp_path):
+    path, other = data.write_h5ad(data.atlas(30, 5, slim=True), tmp_path / "a.h5ad"), tmp_path / "b"
+    values = np.ones((30, 2), "f4")
+    with h5py.File(other, "w") as file:
+        file["x"] = values
+    with h5py.File(path, "r+") as file:
+        layout = h5py.VirtualLayout((30, 2), "f4")
+        layout[:] = h5py.VirtualSource(other, "x", (30, 2))
+        obsm = file["obsm"]
+        obsm.create_virtual_dataset("virtual", layout)
+        obsm.create_dataset("raw", data=values, external=str(tmp_path / "c"))
+        obsm["linked"], obsm["dead"] = h5py.ExternalLink(other, "/x"), h5py.SoftLink("/no")
+    with pytest.warns(LeftOutWarning) as caught:
+        source = readers.open(path)
+    said = [str(one.message).removeprefix(f"{path}: ") for one in caught]
+    assert f"obsm/linked is a link to {other}; other files are not read" in said
+    assert "obsm/dead is a link to /no, where nothing is" in said
+    for key, place in {"virtual": other, "raw": tmp_path / "c", "linked": other}.items():
+        line = next(line for line in said if line.startswith(f"obsm {key!r} is left out: "))
+        assert f"its values are not here but in {place}, which is not followed" in line
+    assert not {"virtual", "raw", "linked", "dead"} & set(source.obsm)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        file["X"] = h5py.ExternalLink("gone.h5", "/X")
+    with pytest.raises(DataError, match=r"a\.h5ad: .*X is a link to gone\.h5; other files are not"):
+        readers.open(path)
+
+
+# Chunks that inflate to far more than they should, from few bytes.
+
+
+@pytest.mark.parametrize("kind", ["f4", "text", "f4 checked"])
+def test_inflating_stops_at_the_size_of_a_chunk(kind, tmp_path):
+    path, size = tmp_path / "a.h5", 2**27
+    with h5py.File(path, "w") as file:
+        dtype = h5py.string_dtype() if kind == "text" else "f4"
+        options = {"compression": "gzip", "fletcher32": "checked" in kind}
+        x = file.create_dataset("x", (1000,), dtype, chunks=(1000,), **options)
+        x.id.write_direct_chunk((0,), zlib.compress(bytes(size)) + b"1234" * options["fletcher32"])
+    array = described(path)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"it inflates to more than the [\d,]+ bytes of a chunk"):
+        array.read()
+    assert tracemalloc.get_traced_memory()[1] < size / 8
+    tracemalloc.stop()
 
 
 def test_enums_keep_their_numbers(tmp_path):
@@ -269,7 +318,8 @@ def test_a_stream_of_another_length_is_an_error(tmp_path):
         with h5py.File(path, "w") as file:
             x = file.create_dataset("x", (32,), "f4", chunks=(8,), compression=4)
             x.id.write_direct_chunk((8,), zlib.compress(np.ones(count, "f4").tobytes()))
-        with pytest.raises(DataError, match=r"it holds [\d,]+ bytes, and a chunk 32"):
+        said = r"it holds 28 bytes, and a chunk 32" if count == 7 else "more than the 32 bytes"
+        with pytest.raises(DataError, match=said):
             described(path).read()
         same(described(path).read(slice(0, 8)), np.zeros(8, "f4"))
 

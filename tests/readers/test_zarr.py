@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import shutil
 import time
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -63,6 +65,19 @@ def test_one_chunk_of_a_matrix_is_enough(tmp_path):
     assert described(path).token != array.token
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_chunk_of_a_matrix_that_changed_is_not_read(form, tmp_path):
+    path = tmp_path / "a.zarr"
+    array, values = written(path, (40, 9), (5, 3), **FORMS[form])
+    time.sleep(0.02)
+    zarr.open_group(path, mode="r+")["x"][21, 4] = -1
+    with pytest.raises(DataError, match=r"a\.zarr: x changed since it was opened; open it again"):
+        array.read(slice(20, 25))
+    if "nested" in form or form.startswith("v3"):
+        # Chunks of other rows are in other folders.
+        np.testing.assert_array_equal(array.read(slice(3, 17)), values[3:17])
+
+
 @pytest.mark.parametrize("form", ["v3", "v2"])
 def test_an_array_that_changed_is_not_read(form, tmp_path):
     path = tmp_path / "a.zarr"
@@ -87,6 +102,46 @@ def test_a_zip_file_that_changed_is_not_read(tmp_path):
     assert readers.open(path).obsm["X_umap_2d"].array().name != before
     with pytest.raises(DataError, match="changed since it was opened"):
         reader.array().compute(scheduler="synchronous")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts files of Linux")
+def test_a_zip_file_is_opened_once(tmp_path):
+    path = data.write_zarr(data.atlas(30, 5, slim=True), tmp_path / "a.zarr.zip", zarr_format=3)
+    for array in readers.open(path).obsm.values():
+        array.array().compute(scheduler="synchronous")
+    links = [str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    assert links.count(str(path)) == 1
+
+
+BOMBS = {
+    "v2 gzip": {"zarr_format": 2, "compressors": numcodecs.GZip(9)},
+    "v2 zlib": {"zarr_format": 2, "compressors": numcodecs.Zlib(9)},
+    "v2 lz4": {"zarr_format": 2, "compressors": numcodecs.LZ4()},
+    "v2 zstd": {"zarr_format": 2, "compressors": numcodecs.Zstd(9)},
+    "v2 blosc": {"zarr_format": 2, "compressors": numcodecs.Blosc()},
+    "v3 gzip": {"zarr_format": 3, "compressors": zarr.codecs.GzipCodec()},
+    "v3 zstd": {"zarr_format": 3, "compressors": zarr.codecs.ZstdCodec()},
+    "v3 blosc": {"zarr_format": 3, "compressors": zarr.codecs.BloscCodec()},
+    "v3 sharded": {"zarr_format": 3, "shards": (2**24,), "compressors": zarr.codecs.ZstdCodec()},
+}
+
+
+@pytest.mark.parametrize("form", BOMBS)
+def test_decoding_stops_at_the_size_of_a_chunk(form, tmp_path):
+    """A chunk that inflates to 64 MB is there, and metadata that say 400 bytes."""
+    path, length = tmp_path / "a.zarr", 2**24
+    zarr.open_group(path, mode="w", zarr_format=BOMBS[form]["zarr_format"])
+    ones = np.ones(length, "f4")
+    zarr.create_array(path, name="x", data=ones, chunks=(length,), **BOMBS[form])
+    file = next(file for file in ("zarr.json", ".zarray") if (path / "x" / file).exists())
+    text = (path / "x" / file).read_text()
+    (path / "x" / file).write_text(text.replace(str(length), "100"))
+    array = described(path)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.zarr: x: .*a chunk decodes to more than 65,936 bytes"):
+        array.read()
+    assert tracemalloc.get_traced_memory()[1] < 4 * length / 8
+    tracemalloc.stop()
 
 
 def test_damage_is_an_error_that_names_file_and_key(tmp_path):

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.matrix import cut
+from cellucid_lazy.readers.storage import check_fits
 from cellucid_lazy.source import ArrayReader, Block
 
 # Indices that are looked up together: as many as stay in a processor's cache.
@@ -159,7 +160,7 @@ class SparseMatrix:
             data = self._read_values(stored, kept)
             indices, pointers = indices[kept], np.searchsorted(kept, pointers - pointers[0])
         data = data.astype(self.dtype, copy=False)
-        n_major, n_minor = major[1] - major[0], self.shape[1 if by_cell else 0]
+        n_major, n_minor = major[1] - major[0], self._n_minor
         index_dtype = np.int32 if max(len(data), n_major, n_minor) < 2**31 else np.int64
         indices = indices.astype(index_dtype, copy=False)
         pointers = (pointers - pointers[0]).astype(index_dtype)
@@ -186,6 +187,10 @@ class SparseMatrix:
         first, last = int(kept[0]), int(kept[-1])
         values = self.data.read(slice(stored.start + first, stored.start + last + 1))
         return values[kept - first]
+
+    @property
+    def _n_minor(self) -> int:
+        return self.shape[1 if self.layout == "csr" else 0]
 
     @property
     def _n_major(self) -> int:
@@ -230,13 +235,17 @@ class SparseMatrix:
                 f"(it must rise from 0 to the {self.n_stored:,} stored values); the matrix is "
                 "corrupted, write the file again"
             )
+        longest = int(np.diff(pointers).max(initial=0))
+        n_bytes = longest * (self.dtype.itemsize + self.indices.dtype.itemsize)
+        one = "a row" if self.layout == "csr" else "a column"
+        check_fits(n_bytes, f"{self.name}: indptr", one)
         return pointers
 
     def _check_indices(self, indices: NDArray[Any], start: int, stop: int) -> None:
         if not len(indices):
             return
         low, high = int(indices.min()), int(indices.max())
-        n_minor = self.shape[1 if self.layout == "csr" else 0]
+        n_minor = self._n_minor
         if low < 0 or high >= n_minor:
             raise DataError(
                 f"{self.name}: between positions {start:,} and {stop:,} indices reach from {low} "

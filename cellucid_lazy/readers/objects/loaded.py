@@ -95,6 +95,7 @@ def describe_loaded(
         cell_names=partial(
             lazy_array, MemoryArray(adata.obs_names.to_numpy(dtype=object), f"{token}-cell names")
         ),
+        var_name="raw/var" if use_raw else "var",
         read_gene_ids=partial(_read_gene_ids, var, name),
         matrices=_matrices(adata, left_out),
         read_raw_gene_ids=(

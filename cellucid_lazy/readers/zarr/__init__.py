@@ -32,7 +32,7 @@ class Zarr:
     def open(self, path: str, storage_options: Mapping[str, Any] | None) -> Iterator[Tree]:
         """Open a store to read metadata; DataError or OptionError if it cannot be opened."""
         # Deferred: importing zarr takes half a second, and other files do without.
-        from cellucid_lazy.readers.zarr import store
+        from cellucid_lazy.readers.zarr import codecs, store
         from cellucid_lazy.readers.zarr.array import ZarrArray
 
         options = store.StorageOptions(storage_options)
@@ -42,7 +42,7 @@ class Zarr:
             root, modified = store.open_root(url, options)
             describe = partial(ZarrArray.describe, url=url, options=options, modified=modified)
             # Without consolidated metadata, describing an AnnData goes on asking the store.
-            yield Tree(url, root, describe, keys=store.member_names)
+            yield Tree(url, root, describe, keys=store.member_names, checksum=codecs.checksum_of)
         except CellucidLazyError:
             raise
         except Exception as problem:

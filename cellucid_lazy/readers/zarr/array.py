@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ import zarr
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import ChangedError, DataError
-from cellucid_lazy.readers.zarr.store import StorageOptions, key_value_store
+from cellucid_lazy.readers.storage import check_fits
+from cellucid_lazy.readers.zarr.codecs import bound_codecs
+from cellucid_lazy.readers.zarr.store import StorageOptions, file_status, key_value_store
 
 # Size in bytes and time of writing in nanoseconds.
 Status = tuple[int, int]
@@ -40,6 +43,11 @@ class ZarrArray:
         Name of the content.
     quick_fingerprint
         Of local files, when the store was opened; reading an array with another one fails.
+    newest
+        Of the folders that hold the chunks of each range of rows: the latest time in nanoseconds,
+        when the store was opened. Reading chunks of a later one fails.
+    rows_per_folder
+        Rows in such a folder; 0 where there are none.
     shape, dtype, chunks
         Of the array; dtype object means text.
     """
@@ -50,6 +58,8 @@ class ZarrArray:
     zarr_format: Literal[2, 3]
     fingerprint: str
     quick_fingerprint: tuple[Status, ...]
+    newest: int
+    rows_per_folder: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunks: tuple[int, ...] | None
@@ -67,15 +77,20 @@ class ZarrArray:
         modified
             When a remote store was written; empty if the server does not say.
         """
-        key, dtype = str(array.path), np.dtype(array.dtype)
+        key, dtype, shape = str(array.path), np.dtype(array.dtype), array.shape
+        check_fits(prod(shape[1:]) * dtype.itemsize, f"{url}: {key}", "a row")
+        check_fits(prod(array.chunks) * dtype.itemsize, f"{url}: {key}", "a chunk")
+        folders = () if "://" in url else sorted(_folders(url, key))
         return cls(
             url,
             key,
             options,
             array.metadata.zarr_format,
-            _fingerprint(url, key, f"{array.metadata.to_dict()}{modified}"),
+            _fingerprint(url, key, f"{array.metadata.to_dict()}{modified}", folders),
             _quick_fingerprint(url, key),
-            tuple(int(size) for size in array.shape),
+            max((changed for _, (_, changed) in folders), default=0),
+            int((array.shards or array.chunks)[0]) if folders and len(shape) > 1 else 0,
+            tuple(int(size) for size in shape),
             np.dtype(object) if dtype.kind in "OSUT" else dtype.newbyteorder("="),
             tuple(int(size) for size in array.chunks),
         )
@@ -94,7 +109,7 @@ class ZarrArray:
         DataError
             When the array changed since it was opened, or cannot be read or decoded.
         """
-        self._check_fingerprint()
+        self._check_fingerprint(*selection[:1])
         array = None
         try:
             array = _open_array(
@@ -109,12 +124,24 @@ class ZarrArray:
             if array is not None and array.shards and self.url.startswith("http"):
                 reason += "; its chunks are in shards: does the server answer byte ranges?"
             raise DataError(f"{self.url}: {self.key}: cannot be read: {reason}") from problem
-        self._check_fingerprint()
+        self._check_fingerprint(*selection[:1])
         return values.astype(self.dtype, copy=False)
 
-    def _check_fingerprint(self) -> None:
-        if _quick_fingerprint(self.url, self.key) != self.quick_fingerprint:
+    def _check_fingerprint(self, rows: slice = slice(None)) -> None:
+        same = _quick_fingerprint(self.url, self.key) == self.quick_fingerprint
+        if not same or self._newest_of(rows) > self.newest:
             raise ChangedError(f"{self.url}: {self.key} changed since it was opened; open it again")
+
+    def _newest_of(self, rows: slice) -> int:
+        """Return the latest time of the folders that hold the chunks of a range of rows."""
+        newest = 0
+        if self.rows_per_folder:
+            start, stop, _ = rows.indices(self.shape[0])
+            for row in range(start // self.rows_per_folder, -(-stop // self.rows_per_folder)):
+                for folder in (f"c/{row}", str(row)):
+                    with suppress(OSError):  # chunks without values are not stored
+                        newest = max(newest, file_status(f"{self.url}/{self.key}/{folder}")[1])
+        return newest
 
 
 @lru_cache(maxsize=256)
@@ -122,9 +149,10 @@ def _open_array(
     url: str, key: str, options: StorageOptions, zarr_format: Literal[2, 3], content: str
 ) -> Any:
     del content  # part of the cache's key: a rewritten array is opened again
-    return zarr.open_array(
-        key_value_store(url, options), path=key, mode="r", zarr_format=zarr_format
-    )
+    store = key_value_store(url, options)
+    array = zarr.open_array(store, path=key, mode="r", zarr_format=zarr_format)
+    bound_codecs(array)
+    return array
 
 
 def _decoded(values: NDArray[Any]) -> NDArray[Any]:
@@ -135,17 +163,13 @@ def _decoded(values: NDArray[Any]) -> NDArray[Any]:
     return texts
 
 
-def _fingerprint(url: str, key: str, metadata: str) -> str:
+def _fingerprint(url: str, key: str, metadata: str, folders: Sequence[tuple[str, Status]]) -> str:
     """Name the content of an array without reading it, from metadata and times of local files.
 
     The time of a folder changes when a file in it is replaced. A remote store would have to be
     listed.
     """
-    found = [metadata, repr(_quick_fingerprint(url, key))]
-    if "://" not in url:
-        # Chunks of matrices are a level deeper: in folders of c, or in zarr 2 with "/".
-        for folder in (f"{url}/{key}", f"{url}/{key}/c"):
-            found += sorted(map(repr, _folders(folder)))
+    found = [metadata, repr(_quick_fingerprint(url, key)), *map(repr, folders)]
     return hashlib.blake2b("".join(found).encode(), digest_size=16).hexdigest()
 
 
@@ -154,21 +178,18 @@ def _quick_fingerprint(url: str, key: str) -> tuple[Status, ...]:
     if "://" in url:
         return ()
     if url.endswith(".zip"):
-        return (_status(url),)
+        return (file_status(url),)
     found = []
     folder = f"{url}/{key}"
     for path in (folder, f"{folder}/c", f"{folder}/zarr.json", f"{folder}/.zarray"):
         with suppress(OSError):
-            found.append(_status(path))
+            found.append(file_status(path))
     return tuple(found)
 
 
-def _folders(path: str) -> Iterator[tuple[str, Status]]:
-    if Path(path).is_dir():
-        with os.scandir(path) as entries:
-            yield from ((one.name, _status(one.path)) for one in entries if one.is_dir())
-
-
-def _status(path: str) -> Status:
-    status = os.stat(path)  # noqa: PTH116 - takes a third of the time of Path.stat
-    return status.st_size, status.st_mtime_ns
+def _folders(url: str, key: str) -> Iterator[tuple[str, Status]]:
+    """Find the folders of a matrix's chunks, a level deeper: in c, or in zarr 2 with "/"."""
+    for path in (f"{url}/{key}", f"{url}/{key}/c"):
+        if Path(path).is_dir():
+            with os.scandir(path) as entries:
+                yield from ((one.name, file_status(one.path)) for one in entries if one.is_dir())

@@ -1,0 +1,120 @@
+"""Codecs of zarr: which have a checksum, and decoding that stops at the size of a chunk.
+
+zarr's codecs inflate whatever there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from math import prod
+from typing import Any
+
+from isal import isal_zlib
+
+from cellucid_lazy.engine.resources import memory_budget
+
+# What window and header isal is to expect.
+_DEFLATE = {"zlib": 15, "gzip": 31}
+# Where zarr's own codecs keep what decodes.
+_DECODERS = ("_gzip_codec", "_zstd_codec", "_blosc_codec", "_codec")
+_CHECKSUMS = ("gzip", "zlib", "crc32c", "crc32", "adler32", "fletcher32")
+# A checksum, or the header of a filter, may come on top of a chunk.
+_SPARE = 2**16
+
+
+def checksum_of(array: Any) -> str:
+    """Name the codec of an array that notices damage, or ""."""
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        codecs = [metadata.compressor, *(metadata.filters or ())]
+    else:
+        codecs = list(metadata.codecs)
+        for codec in codecs:
+            codecs += getattr(codec, "codecs", ())  # of shards
+    for codec in codecs:
+        name = _name(codec)
+        if name in _CHECKSUMS or (name == "zstd" and getattr(codec, "checksum", False)):
+            return name
+    return ""
+
+
+def _name(codec: Any) -> str:
+    """Return what the metadata of either version call a codec."""
+    config = codec.to_dict() if hasattr(codec, "to_dict") else {}
+    name = config.get("name") or getattr(codec, "codec_id", "")
+    return str(name).removeprefix("numcodecs.")
+
+
+def bound_codecs(array: Any) -> None:
+    """Make an open array of zarr refuse chunks that decode to more bytes than a chunk has.
+
+    Texts, and what version 2 filters, have no such size; they must fit the memory budget.
+    """
+    metadata, dtype = array.metadata, array.dtype
+    filters = getattr(metadata, "filters", None)
+    is_sized = dtype.kind in "biufcSU" and not filters
+    most = prod(array.chunks) * dtype.itemsize + _SPARE if is_sized else memory_budget()
+    for codec in _decoders(metadata):
+        name = str(getattr(codec, "codec_id", ""))
+        # On the instance: the array was opened for reading here, and has codecs of its own.
+        if name in _DEFLATE:
+            codec.decode = partial(_inflate, _DEFLATE[name], most)
+        elif name in _STATED:
+            codec.decode = partial(_decode, codec.decode, name, most)
+
+
+def _decoders(metadata: Any) -> Iterator[Any]:
+    """Yield the codecs that decompress, of both versions of zarr."""
+    if metadata.zarr_format == 2:
+        yield metadata.compressor
+        return
+    codecs = list(metadata.codecs)
+    for codec in codecs:
+        codecs += getattr(codec, "codecs", ())  # of shards
+        yield from (getattr(codec, name) for name in _DECODERS if hasattr(codec, name))
+
+
+def _inflate(window: int, most: int, data: Any, out: Any = None) -> bytes:
+    """Decompress gzip or zlib."""
+    del out  # zarr gives none
+    stream = isal_zlib.decompressobj(window)
+    found: bytes = stream.decompress(data, most + 1)
+    _check_size(len(found), most)
+    if not stream.eof:
+        raise ValueError("its deflate stream is cut short")
+    if stream.unused_data:
+        raise ValueError("its deflate stream is followed by something else")
+    return found
+
+
+def _decode(decode: Any, name: str, most: int, data: Any, out: Any = None) -> Any:
+    """Decompress what states its size."""
+    _check_size(_STATED[name](bytes(memoryview(data).cast("B")[:18])), most)
+    return decode(data, out)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise ValueError(f"a chunk decodes to more than {most:,} bytes")
+
+
+def _blosc_size(head: bytes) -> int:
+    return int.from_bytes(head[4:8], "little")
+
+
+def _lz4_size(head: bytes) -> int:
+    return int.from_bytes(head[:4], "little")
+
+
+def _zstd_size(head: bytes) -> int:
+    """Read the size in the header of a zstd frame; 0 if it has none (RFC 8878, 3.1.1.1)."""
+    descriptor = head[4] if len(head) > 4 else 0
+    is_single = descriptor >> 5 & 1
+    length = (is_single, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3]
+    size = int.from_bytes(head[start : start + length], "little")
+    return size + 256 if length == 2 else size
+
+
+_STATED = {"blosc": _blosc_size, "lz4": _lz4_size, "zstd": _zstd_size}
