@@ -218,6 +218,27 @@ class TestExport:
             files_of(tmp_path / "by_library")
         )
 
+    def test_takes_some_cells(self, run: Callable[..., Done], atlas: Path, tmp_path: Path) -> None:
+        chosen = cl.outputs(atlas).query("donor == 'donor_1' and n_counts > 2000")
+        cells = np.random.default_rng(7).choice(chosen.source.n_cells, 20, replace=False)
+        cl.to_directory(chosen.isel(cell=np.sort(cells)), tmp_path / "by_library")
+        where = ("--where", "donor == 'donor_1' and n_counts > 2000")
+        taken = (*where, "--sample", 20, "--seed", 7)
+        assert run("export", atlas, tmp_path / "out", *taken) == (0, "", "")
+        assert without_time(files_of(tmp_path / "out")) == without_time(
+            files_of(tmp_path / "by_library")
+        )
+        # More cells than there are: all of them.
+        assert "3,000 cells" in run("inspect", atlas, "--sample", 10**6).out
+        for wrong, said in (
+            (("--seed", 1), "--seed goes with --sample"),
+            (("--where", "doner == 'a'"), "name 'doner' is not defined"),
+            (("--where", "n_counts < 0"), "no cell has n_counts < 0"),
+        ):
+            done = run("inspect", atlas, *wrong)
+            assert done.code
+            assert said in done.err
+
     def test_writes_a_choice(self, run: Callable[..., Done], atlas: Path, tmp_path: Path) -> None:
         patterns = ["--select", "var/CD3*", "obs/n_*", "--select", "obs/donor/codes"]
         assert run("export", atlas, tmp_path / "out", *patterns) == (0, "", "")

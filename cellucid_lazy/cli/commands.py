@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import cellucid_lazy as cl
 from cellucid_lazy.cli.flags import (
+    CELLS,
     OPENING,
     REPLACE,
     SCHEDULING,
@@ -197,4 +198,25 @@ def demo(arguments: argparse.Namespace) -> None:
 def _catalogue(arguments: argparse.Namespace) -> cl.Catalogue:
     """Open the dataset that a command is about, under the settings given."""
     options = cl.Options(**given(arguments, SETTINGS))
-    return cl.outputs(cl.open(arguments.data, **given(arguments, OPENING)), options)
+    source = cl.open(arguments.data, **given(arguments, OPENING))
+    return _some_cells(cl.outputs(source, options), **given(arguments, CELLS))
+
+
+def _some_cells(
+    catalogue: cl.Catalogue,
+    where: str | None = None,
+    sample: int | None = None,
+    seed: int | None = None,
+) -> cl.Catalogue:
+    """Take the cells that are asked for: by an expression, then at random."""
+    import numpy as np
+
+    if seed is not None and sample is None:
+        raise OptionError("--seed goes with --sample")
+    if where is not None:
+        catalogue = catalogue.query(where)
+    n_cells = catalogue.source.n_cells
+    if sample is None or sample >= n_cells:
+        return catalogue
+    drawn = np.random.default_rng(seed).choice(n_cells, sample, replace=False)
+    return catalogue.isel(cell=np.sort(drawn))

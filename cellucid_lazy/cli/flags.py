@@ -122,6 +122,23 @@ OFFER = (
     Flag("--latent-key", "latent_key", "obsm key for outlier quantiles", _text("KEY")),
 )
 
+# Which cells are taken.
+CELLS = (
+    Flag(
+        "--where",
+        "where",
+        "cells for which this holds, such as \"louvain == 'B' and n_counts > 500\"",
+        _text("EXPRESSION"),
+    ),
+    Flag(
+        "--sample",
+        "sample",
+        "so many cells, drawn at random, in their order",
+        {"type": positive, "metavar": "N"},
+    ),
+    Flag("--seed", "seed", "of --sample: the same cells each time", {"type": int, "metavar": "N"}),
+)
+
 # Fields of `Options` that say how it is encoded.
 ENCODING = (
     Flag(

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from cellucid_lazy import __version__
 from cellucid_lazy.cli.commands import demo, export, inspect, write_bytes
 from cellucid_lazy.cli.flags import (
+    CELLS,
     ENCODING,
     IDENTITY,
     OFFER,
@@ -197,6 +198,7 @@ def _add_inspect(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument("--json", action="store_true", help="for machines")
     add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "cells", CELLS)
     return parser
 
 
@@ -228,6 +230,7 @@ def _add_export(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--details", action="store_true", help="with --explain: a line per pass")
     add_flags(parser, "output", REPLACE)
     add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "cells", CELLS)
     add_flags(parser, "encoding", ENCODING)
     add_flags(parser, "identity", IDENTITY)
     add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
@@ -254,6 +257,7 @@ def _add_bytes(commands: Any) -> argparse.ArgumentParser:
         "in an export. Files that are there are replaced",
     )
     add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "cells", CELLS)
     add_flags(parser, "encoding", ENCODING)
     add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
     return parser
