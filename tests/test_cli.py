@@ -229,7 +229,7 @@ class TestExport:
             files_of(tmp_path / "by_library")
         )
         # More cells than there are: all of them.
-        assert "3,000 cells" in run("inspect", atlas, "--sample", 10**6).out
+        assert "300 cells" in run("inspect", atlas, "--sample", 10**6).out
         for wrong, said in (
             (("--seed", 1), "--seed goes with --sample"),
             (("--where", "doner == 'a'"), "name 'doner' is not defined"),

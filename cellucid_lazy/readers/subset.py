@@ -53,7 +53,7 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
             )
             for key, array in source.obsm.items()
         },
-        expression=None if whole is None else ExpressionMatrix(whole.matrix, cells, genes),
+        expression=None if whole is None else _expression_subset(whole, cells, genes),
         connectivities=_graph_subset(source.connectivities, source.n_cells, cells),
         cell_names=partial(_take, source.cell_names, cells),
         read_gene_ids=partial(_read_gene_ids, source.read_gene_ids, genes),
@@ -79,6 +79,23 @@ def _take(
     return array if cells is None else array[cells]
 
 
+def _expression_subset(
+    whole: ExpressionMatrix, cells: NDArray[np.intp] | None, genes: NDArray[np.intp] | None
+) -> ExpressionMatrix:
+    return ExpressionMatrix(
+        whole.matrix, _positions_of(whole.cells, cells), _positions_of(whole.genes, genes)
+    )
+
+
+def _positions_of(
+    earlier: NDArray[np.intp] | None, chosen: NDArray[np.intp] | None
+) -> NDArray[np.intp] | None:
+    """Choose among positions that were chosen before; None stands for all."""
+    if earlier is None or chosen is None:
+        return earlier if chosen is None else chosen
+    return earlier[chosen]
+
+
 def _column_subset(
     column: ObsColumn, cells: NDArray[np.intp] | None, drop_unused: bool
 ) -> ObsColumn:
@@ -98,9 +115,12 @@ def _graph_subset(
     if graph.matrix is None or len(np.unique(cells)) != len(cells):
         # Edges are not cut; and a cell that is there twice has no single row in a graph.
         return None
-    row_to_cell = np.full(n_cells, -1, dtype=np.int64)
-    row_to_cell[cells] = np.arange(len(cells))
-    return replace(graph, row_to_cell=row_to_cell)
+    new_cell = np.full(n_cells, -1, dtype=np.int64)
+    new_cell[cells] = np.arange(len(cells))
+    if graph.row_to_cell is not None:
+        # Rows that are no cell already are none afterwards.
+        new_cell = np.append(new_cell, -1)[graph.row_to_cell]
+    return replace(graph, row_to_cell=new_cell)
 
 
 def _read_gene_ids(
