@@ -63,12 +63,17 @@ class Hdf5:
     def open(self, path: str, storage_options: Mapping[str, Any] | None) -> Iterator[Tree]:
         """Open a file to read metadata; DataError if it cannot be read."""
         del storage_options  # files are local
+        links: tuple[str, ...] = ()
         try:
             fingerprint = file_fingerprint(path)
             with h5py.File(path, "r") as root:
                 reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
                 links = tuple(_odd_links(root))
                 yield Tree(path, root, reader, True, notes=links, checksum=checksum_of)
+        except DataError as problem:
+            if not links:
+                raise
+            raise DataError(f"{problem}; {'; '.join(links)}") from problem
         except CellucidLazyError:
             raise
         except Exception as problem:
@@ -95,7 +100,7 @@ def _odd_links(root: h5py.File) -> Iterator[str]:
 
 def _is_there(group: h5py.Group, key: str) -> bool:
     try:
-        return key in group
+        return group.get(key) is not None
     except RuntimeError:  # a loop of links
         return False
 
