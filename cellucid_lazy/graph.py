@@ -143,8 +143,13 @@ class _Grid(Layer):  # type: ignore[misc]  # dask has no types
         self._name, self._read, self._take, self._source = name, read, take, source
         self._rows, self._bounds = tuple(rows), list(pairwise(accumulate(widths, initial=0)))
 
+    # Or dask would make all tasks to find out.
+    has_legacy_tasks = False
+
     def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
         wanted = [key for key in keys if key[0] == self._name]
+        if not wanted:
+            return {}
         spans = sorted({self._bounds[column] for _, _, column in wanted})
         columns = np.concatenate([np.arange(*span) for span in spans])
         token = tokenize(self._name, spans)
@@ -156,7 +161,8 @@ class _Grid(Layer):  # type: ignore[misc]  # dask has no types
                 # In a partial, or dask would look for keys in it.
                 graph[row] = (partial(self._read, self._rows[key[1]]), source, needed)
             graph[key] = (self._take, row, *self._bounds[key[2]])
-        return graph
+        tasks: dict[Any, Any] = convert_legacy_graph(graph)
+        return tasks
 
     @cached_property
     def _all(self) -> dict[Any, Any]:
@@ -174,7 +180,7 @@ class _Grid(Layer):  # type: ignore[misc]  # dask has no types
     def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
         """Make the tasks of some blocks."""
         del all_hlg_keys
-        tasks = convert_legacy_graph(self._tasks(keys))
+        tasks = self._tasks(keys)
         dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
         return MaterializedLayer(tasks, annotations=self.annotations), dependencies
 

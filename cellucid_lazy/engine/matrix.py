@@ -146,7 +146,7 @@ def _dense_column(block: Any) -> NDArray[np.float32]:
 
 
 # Genes of a chunk of a dense array that is made of cell-major data: a few chosen genes need few.
-_CHUNK_GENES = 64
+_CHUNK_GENES = 16
 # Values of a chunk of a dense array that is made of gene-major data.
 _CHUNK_VALUES = 2**22
 
