@@ -147,6 +147,8 @@ def _dense_column(block: Any) -> NDArray[np.float32]:
 
 # Genes of a chunk of a dense array that is made of cell-major data: a few chosen genes need few.
 _CHUNK_GENES = 16
+# But dask makes an entry of each chunk when genes are selected.
+_MOST_CHUNKS = 2**20
 # Values of a chunk of a dense array that is made of gene-major data.
 _CHUNK_VALUES = 2**22
 
@@ -190,7 +192,8 @@ def _gene_chunks(matrix: Matrix, sizes: BlockSizes) -> da.Array:
     n_genes = matrix.shape[1]
     # Larger blocks than elsewhere: each of them makes many chunks.
     blocks = matrix.whole_blocks(4 * sizes.matrix_values)
-    bounds = [*range(0, max(1, n_genes), _CHUNK_GENES), n_genes]
+    width = max(_CHUNK_GENES, len(blocks) * n_genes // _MOST_CHUNKS)
+    bounds = [*range(0, max(1, n_genes), width), n_genes]
     return grid_array(
         f"by-gene-{matrix.token}-{sizes.matrix_values}",
         _read_by_gene,
