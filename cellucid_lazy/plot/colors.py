@@ -17,9 +17,13 @@ from cellucid_lazy.kinds.genes import raw_hint
 from cellucid_lazy.names import Name
 
 MISSING = "#d3d3d3"
-# Distinct colours, of which the first ten are those of most plots; but for gray, which is missing.
+# Distinct colours, of which the first are those of most plots; without those that are hard to tell
+# from paper, or from missing cells.
 PALETTE = tuple(
-    tuple(color) for color in colorcet.glasbey_category10 if max(color) - min(color) > 0.02
+    (red, green, blue)
+    for red, green, blue in colorcet.glasbey_category10
+    if max(red, green, blue) - min(red, green, blue) > 0.05
+    and 0.3 * red + 0.6 * green + 0.1 * blue < 0.85
 )
 
 

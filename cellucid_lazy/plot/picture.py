@@ -46,7 +46,7 @@ _PROJECTION = np.array(
     ]
 )
 # Inches of the longer side of the axes, of the least width and height, and of a colour bar.
-_SIZE, _LEAST, _BAR = 4.8, (2.4, 3.6), 0.9
+_SIZE, _LEAST, _BAR = 4.8, (2.4, 3.6), 0.7
 _ROWS = 20  # of the legend
 _MOST_LABELS = 58
 _LONGEST_LABEL = 32
@@ -89,9 +89,9 @@ def draw(
     ax.set_title(_text(title), parse_math=False)
     _draw_arrows(ax, shown, dim)
     if figure is not None:
-        beside = [one.get_window_extent().width for one in [ax.get_legend()] if one is not None]
-        bars = [_BAR for _ in figure.axes[1:]]
-        figure.set_figwidth(size[0] + max([*bars, *(width / figure.dpi for width in beside), 0.0]))
+        legend = ax.get_legend()
+        beside = 0.0 if legend is None else legend.get_window_extent().width / figure.dpi
+        figure.set_figwidth(size[0] + max(beside, _BAR if figure.axes[1:] else 0.0) + 0.2)
     return ax
 
 
