@@ -23,7 +23,6 @@ from cellucid_lazy.graph import block_keys, map_indexed, merge_graphs, needed_ta
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import Embedding, way_to_choose
 from cellucid_lazy.plot.canvas import (
-    PIXELS,
     Layers,
     View,
     add_dots,
@@ -78,7 +77,8 @@ def draw(
     radius = dot_radius(dataset.source.n_cells)
     figure = None
     if ax is None:
-        size = np.maximum(_SIZE * np.array([view.width, view.height]) / PIXELS, _LEAST)
+        sides = np.array([view.width, view.height])
+        size = np.maximum(_SIZE * sides / sides.max(), _LEAST)
         figure, ax = pyplot.subplots(figsize=size, layout="constrained")
     if output is None:
         _draw_counts(ax, view, layers, radius)

@@ -94,19 +94,25 @@ def test_colors_that_are_none_give_way_to_the_palette():
 
 
 def test_missing_cells_are_below_the_others():
+    # Missing ones in the pixel of one that is not, and in those beside it.
     points = np.repeat(CORNERS[:2], 50, axis=0)
+    points[:10, 0] += np.arange(10) / 50
     value = np.full(100, np.nan)
     value[[17, 60, 61]] = [3, 5, 7]
     codes = np.where(np.isnan(value), -1, 0)
     catalogue = cl.outputs(atlas(points, kind=kinds(codes), value=value))
     labels = cl.plot.embedding(catalogue, "kind").images[-1]
-    assert tuple(at(labels, 0, 0))[:3] == PALETTE[0]
     values = cl.plot.embedding(catalogue, "value").images[-1]
-    assert [at(values, 0, 0), at(values, 4, 0)] == [3, 6]
+    for x in (0, 0.06, 0.12, 0.18):
+        assert tuple(at(labels, x, 0))[:3] == PALETTE[0]
+        assert at(values, x, 0) == 3
+    assert tuple(at(labels, 0.3, 0)) == to_rgba(MISSING)
+    assert at(values, 4, 0) == 6
 
 
 @pytest.mark.parametrize("bits", [None, 8])
-def test_values_have_a_color_bar_over_their_range(bits):
+def test_values_have_a_color_bar_over_their_range(bits, monkeypatch):
+    monkeypatch.setattr(canvas, "ROWS", 3)
     value = np.array([-2.5, np.nan, np.inf, 10.25])
     options = cl.Options(obs_continuous_quantization=bits, var_quantization=bits)
     catalogue = cl.outputs(atlas(value=value), options)
