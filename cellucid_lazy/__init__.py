@@ -6,6 +6,7 @@ TYPE_CHECKING = False  # importing it from typing takes longer than all else her
 if TYPE_CHECKING:
     from typing import Any
 
+    from cellucid_lazy import plot
     from cellucid_lazy.adapter import AnnDataAdapter
     from cellucid_lazy.catalogue import Catalogue, outputs
     from cellucid_lazy.engine.output import Output
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         LeftOutWarning,
         MissingFileError,
         MissingKeyError,
+        MissingPackageError,
         OptionError,
     )
     from cellucid_lazy.export import explain, to_bytes, to_directory, to_frame, to_sink
@@ -48,6 +50,7 @@ __all__ = [
     "LeftOutWarning",
     "MissingFileError",
     "MissingKeyError",
+    "MissingPackageError",
     "OptionError",
     "Options",
     "Output",
@@ -56,6 +59,7 @@ __all__ = [
     "from_dataset",
     "open",
     "outputs",
+    "plot",
     "to_bytes",
     "to_dataset",
     "to_directory",
@@ -82,6 +86,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "plot":
+        return import_module(f"{__name__}.{name}")
     for module, names in _MODULES.items():
         if name in names:
             found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)

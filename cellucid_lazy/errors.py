@@ -79,6 +79,10 @@ class ClosedError(CellucidLazyError, RuntimeError):
     """An adapter that is used after it was closed."""
 
 
+class MissingPackageError(CellucidLazyError, ImportError):
+    """A package of an extra that is not installed."""
+
+
 class LeftOutWarning(_Message, UserWarning):
     """Names something that was left out of the catalogue or the export, and why."""
 

@@ -1,4 +1,7 @@
-"""Figures that are no tests: ``python -m tests.figures estimate ATLAS | columns | modules``."""
+"""Figures that are no tests.
+
+``python -m tests.figures estimate ATLAS | columns | modules | picture | pictures``.
+"""
 
 from __future__ import annotations
 
@@ -111,14 +114,44 @@ def modules(folder: Path) -> None:
         print(f"{name}: {len(seen)} modules")
 
 
+def picture(folder: Path, n_cells: str = "10_000_000") -> None:
+    """Draw so many cells, made as they are drawn; print seconds and the peak of memory for each."""
+    from tests.plot.generated import catalogue, peak
+
+    for color in ("kind", "value", None):
+        began = time.monotonic()
+        made = catalogue(int(n_cells))
+        cl.plot.embedding(made, color).figure.savefig(folder / "a.png")
+        print(f"{color}: {time.monotonic() - began:.1f} s, peak {peak() / 1e6:,.0f} MB")
+
+
+def pictures(folder: Path) -> None:
+    """Make the pictures of docs/pictures.md again, small."""
+    from PIL import Image
+
+    from tests.test_docs import ROOT, run_sessions
+
+    write_demo(folder / "atlas.h5ad")
+    os.chdir(folder)
+    run_sessions(ROOT / "docs/pictures.md")
+    for made in sorted(folder.glob("*.png")):
+        palette = Image.open(made).convert("RGB").quantize(200)
+        palette.save(ROOT / "docs/pictures" / made.name, optimize=True)
+        print(made.name, (ROOT / "docs/pictures" / made.name).stat().st_size)
+
+
 def main() -> None:
     """Print the figures asked for."""
     warnings.simplefilter("ignore")
     figure, *arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        {"estimate": estimate, "columns": columns, "modules": modules}[figure](
-            Path(folder), *arguments
-        )
+        {
+            "estimate": estimate,
+            "columns": columns,
+            "modules": modules,
+            "picture": picture,
+            "pictures": pictures,
+        }[figure](Path(folder), *arguments)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ pytestmark = [
 ]
 
 PROGRAM = [sys.executable, "-m", "cellucid_lazy"]
+PNG = b"\x89PNG\r\n"
 ROOT = Path(__file__).parents[1]
 EVERY_SETTING = (
     *("--name", "N", "--id", "I", "--description", "D"),
@@ -368,6 +370,17 @@ class TestBytes:
         assert "-o FILE" in done.stderr
 
 
+class TestPlot:
+    def test_writes_a_picture(self, run: Callable[..., Done], atlas: Path, tmp_path: Path) -> None:
+        out = tmp_path / "a.png"
+        flags = ["--color", "CD3E", "--embedding", "2=X_umap_3d[:2]", "--dpi", 50]
+        assert run("plot", atlas, out, *flags) == (0, "", "")
+        small = out.read_bytes()
+        assert small.startswith(PNG)
+        assert run("plot", atlas, out, "--color", "cell_type", "--dim", 3).code == 0
+        assert len(out.read_bytes()) > 2 * len(small)
+
+
 class TestDemo:
     OUT = "my 'out'"
 
@@ -385,11 +398,11 @@ class TestDemo:
     def test_exports_and_describes_the_export(self, printed: str, tmp_path: Path) -> None:
         assert f"{len(files_of(tmp_path / self.OUT))} files" in printed
         assert "400 cells x 50 genes" in printed
-        assert "A CD4 T cells" in printed
-        assert "\x1b" not in printed
+        assert f"The cells by cell type: {self.OUT}.png\n" in printed
         shown, _ = printed.split("Read a file back\n")  # below, paths may be long
         assert max(map(len, shown.splitlines())) <= 100
-        assert len(list(tmp_path.iterdir())) == 1
+        assert {path.name for path in tmp_path.iterdir()} == {self.OUT, f"{self.OUT}.png"}
+        assert (tmp_path / f"{self.OUT}.png").read_bytes().startswith(PNG)
 
     def test_what_it_says_to_type_works(self, printed: str, tmp_path: Path) -> None:
         reading, own = (
@@ -399,7 +412,8 @@ class TestDemo:
         octets = gzip.decompress((tmp_path / self.OUT / "points_2d.bin.gz").read_bytes())
         assert typed(reading) == f"{np.frombuffer(octets, '<f4').reshape(-1, 2)}\n"
         write_demo(tmp_path / "atlas.h5ad", n_cells=100, n_genes=40)
-        inspect, export, *lines = own
+        inspect, export, plot, *lines = own
+        assert plot == f"{export.split(' export ')[0]} plot atlas.h5ad atlas.png --color CD3E"
         assert inspect == f"{export.split(' export ')[0]} inspect atlas.h5ad"
         done = subprocess.run(export, shell=True, capture_output=True)
         assert (done.returncode, done.stderr) == (0, b"")
@@ -420,7 +434,25 @@ class TestDemo:
         words = ["demo", tmp_path / "out", "--n-cells", "100", "--n-genes", "40"]
         assert run(*words).code == 0
         assert run(*words).code == 1
+        shutil.rmtree(tmp_path / "out")
+        refused = run(*words)
+        assert (refused.code, "out.png: is there; replace it with --over" in refused.err) == (
+            1,
+            True,
+        )
+        assert list(tmp_path.iterdir()) == [tmp_path / "out.png"]
         assert run(*words, "--overwrite").code == 0
+
+    def test_without_the_extra_a_line_says_how_to_get_a_picture(
+        self, run: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delitem(sys.modules, "cellucid_lazy.plot.picture", raising=False)
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        done = run("demo", tmp_path / "out", "--n-cells", 100, "--n-genes", 10)
+        assert (done.code, done.err) == (0, "")
+        assert "\nNo picture: " in done.out
+        assert "pip install '.[plot]'" in done.out
+        assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
     def test_needs_a_few_cells(self, run: Callable[..., Done], tmp_path: Path) -> None:
         done = run("demo", tmp_path / "out", "--n-cells", "3")
@@ -473,6 +505,9 @@ REFUSED = [
     ),
     (["export", "ATLAS", "out", "--compression", "zip:3"], 2, ["--compression zip:3: ", "gzip"]),
     (["export", "ATLAS", "out", "--memory-budget", "1kB"], 2, ["at least 64 MB"]),
+    (["plot", "ATLAS", "a.png", "--color", "CD3F"], 1, ["ATLAS: no obs column", "'CD3E'"]),
+    (["plot", "ATLAS", "a.jpeg"], 2, ["a.jpeg: a picture's name ends in .pdf, .png, .svg"]),
+    (["plot", "ATLAS", "no/a.png"], 1, ["no/a.png: cannot be written: No such file"]),
     (["bytes", "ATLAS", "var/CD3F"], 1, ["ATLAS: ", "'var/CD3E'"]),
 ]
 
@@ -553,7 +588,7 @@ class TestErrors:
         assert done.err.startswith(f"{said}cellucid-lazy export DATA OUT [options]")
 
     def test_no_help_speaks_python(self, capsys: pytest.CaptureFixture[str]) -> None:
-        for command in ("inspect", "export", "bytes", "demo"):
+        for command in ("inspect", "export", "bytes", "plot", "demo"):
             with pytest.raises(SystemExit):
                 build_parser().parse_args([command, "--help"])
         assert not re.search("None|True|False", capsys.readouterr().out)
@@ -614,7 +649,13 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("command", "words"),
-        [("inspect", "DATA"), ("export", "DATA OUT"), ("bytes", "DATA NAME ..."), ("demo", "OUT")],
+        [
+            ("inspect", "DATA"),
+            ("export", "DATA OUT"),
+            ("bytes", "DATA NAME ..."),
+            ("plot", "DATA OUT"),
+            ("demo", "OUT"),
+        ],
     )
     def test_every_command_explains_itself(
         self, command: str, words: str, capsys: pytest.CaptureFixture[str]

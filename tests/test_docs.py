@@ -8,10 +8,13 @@ import inspect
 import re
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib import pyplot
 
 import cellucid_lazy as cl
-from cellucid_lazy.cli.flags import OPENING, SCHEDULING, SETTINGS, WORK
+from cellucid_lazy.cli.flags import OPENING, PICTURE, SCHEDULING, SETTINGS, WORK
 from cellucid_lazy.demo import write_demo
 
 # anndata 0.13 sets an option that pandas 3 wants gone, whenever it writes a file.
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'future.infer_string' option
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
-WITH_CODE = [ROOT / "README.md", ROOT / "docs/api.md"]
+WITH_CODE = [ROOT / "README.md", ROOT / "docs/api.md", ROOT / "docs/pictures.md"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -42,6 +45,18 @@ def test_sessions_run_and_print_what_they_say(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("atlas.h5ad").symlink_to(atlas)
+    mpl.use("agg")
+    run_sessions(page)
+    pyplot.close("all")
+    # Each picture that a page shows is made by its code, with something on it.
+    for shown in re.findall(r"\]\(pictures/(.*?)\)", page.read_text()):
+        for folder in (tmp_path, ROOT / "docs/pictures"):
+            assert len(np.unique(pyplot.imread(folder / shown)[..., :3])) > 20
+        assert (ROOT / "docs/pictures" / shown).stat().st_size < 150_000
+
+
+def run_sessions(page: Path) -> None:
+    """Run the code of a page, which must print what it says."""
     session = "\n".join(blocks(page, "pycon"))
     test = doctest.DocTestParser().get_doctest(session, {}, page.name, str(page), 0)
     assert test.examples
@@ -80,7 +95,7 @@ def test_flags_that_are_named_otherwise_are_in_the_map() -> None:
     rows = [
         line for line in (ROOT / "docs/api.md").read_text().splitlines() if line.startswith("| `")
     ]
-    for flag in (*OPENING, *SETTINGS, *WORK, *SCHEDULING):
+    for flag in (*OPENING, *SETTINGS, *WORK, *PICTURE, *SCHEDULING):
         row = [row for row in rows if f"`{flag.flag}" in row]
         spelled = flag.flag == f"--{flag.setting.replace('_', '-')}"
         assert row or spelled, flag.flag

@@ -1,4 +1,4 @@
-"""The command line: ``inspect``, ``export``, ``bytes`` and ``demo``."""
+"""The command line: ``inspect``, ``export``, ``bytes``, ``plot`` and ``demo``."""
 
 from cellucid_lazy.cli.main import main
 

@@ -18,6 +18,7 @@ import cellucid_lazy as cl
 from cellucid_lazy.cli.flags import (
     CELLS,
     OPENING,
+    PICTURE,
     REPLACE,
     SCHEDULING,
     SETTINGS,
@@ -25,7 +26,7 @@ from cellucid_lazy.cli.flags import (
     given,
     in_flags,
 )
-from cellucid_lazy.errors import ExportError, OptionError, printable, reason
+from cellucid_lazy.errors import ExportError, MissingPackageError, OptionError, printable, reason
 from cellucid_lazy.show import wrapped
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ DEMO_SETTINGS: dict[str, Any] = {
     "description": "A generated atlas of blood cells",
     "compression": 6,
 }
+_PICTURES = (".pdf", ".png", ".svg")
 
 
 def inspect(arguments: argparse.Namespace) -> None:
@@ -154,9 +156,7 @@ def _paths(catalogue: cl.Catalogue, names: list[str], given: str | None) -> dict
     if given is None:
         return {names[0]: None}
     target = Path(given).expanduser()
-    source = catalogue.source.path
-    if source is not None and target.resolve().is_relative_to(Path(source).resolve()):
-        raise ExportError(f"{target}: is what is read; give another place")
+    _check_not_read(catalogue, target)
     if len(names) == 1 and not target.is_dir():
         return {names[0]: target}
     if target.exists() and not target.is_dir():
@@ -171,16 +171,49 @@ def _paths(catalogue: cl.Catalogue, names: list[str], given: str | None) -> dict
     return paths
 
 
+def _check_not_read(catalogue: cl.Catalogue, target: Path) -> None:
+    source = catalogue.source.path
+    if source is not None and target.resolve().is_relative_to(Path(source).resolve()):
+        raise ExportError(f"{target}: is what is read; give another place")
+
+
+def plot(arguments: argparse.Namespace) -> None:
+    """Draw an embedding into a file."""
+    import dask
+
+    target = Path(arguments.out).expanduser()
+    if target.suffix.lower() not in _PICTURES:
+        raise OptionError(f"{target}: a picture's name ends in {', '.join(_PICTURES)}")
+    with dask.config.set(given(arguments, SCHEDULING)):
+        catalogue = _catalogue(arguments)
+        _check_not_read(catalogue, target)
+        _draw(catalogue, target, arguments.dpi, **given(arguments, PICTURE), progress=None)
+
+
+def _draw(catalogue: cl.Catalogue, path: Path, dpi: int, **arguments: Any) -> None:
+    """Draw an embedding into a file."""
+    # No window is opened for it.
+    os.environ["MPLBACKEND"] = "agg"
+    figure: Any = cl.plot.embedding(catalogue, **arguments).figure
+    try:
+        figure.savefig(path, dpi=dpi, bbox_inches="tight")
+    except OSError as problem:
+        raise ExportError(f"{path}: cannot be written: {reason(problem)}") from problem
+
+
 def demo(arguments: argparse.Namespace) -> None:
-    """Generate an atlas, export it, and show what came out."""
+    """Generate an atlas, export it, draw it, and show what came out."""
     from cellucid_lazy.cli.guide import guide
     from cellucid_lazy.demo import write_demo
     from cellucid_lazy.show import folder_summary
     from cellucid_lazy.sinks import sink_for
 
-    # Refuses the target before the work.
+    # Refuses the targets before the work.
     replace = given(arguments, REPLACE)
     sink_for(arguments.out, **replace)
+    picture = Path(f"{arguments.out.rstrip('/')}.png")
+    if picture.exists() and not replace:
+        raise ExportError(f"{picture}: is there; replace it with overwrite=True (--overwrite)")
     with tempfile.TemporaryDirectory(prefix="cellucid-lazy-demo-") as folder:
         atlas = Path(folder) / "blood.h5ad"
         try:
@@ -190,9 +223,13 @@ def demo(arguments: argparse.Namespace) -> None:
         began = time.monotonic()
         catalogue = cl.outputs(atlas, cl.Options(**DEMO_SETTINGS))
         cl.to_directory(catalogue, arguments.out, **replace, progress=False)
-    summary = folder_summary(Path(arguments.out), time.monotonic() - began)
-    colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    sys.stdout.write(guide(Path(arguments.out), summary, colored=colored))
+        summary = folder_summary(Path(arguments.out), time.monotonic() - began)
+        try:
+            _draw(catalogue, picture, 150, color="cell_type")
+            drawn = f"The cells by cell type: {picture}"
+        except MissingPackageError as problem:
+            drawn = f"No picture: {problem}"
+    sys.stdout.write(guide(Path(arguments.out), summary, drawn))
 
 
 def _catalogue(arguments: argparse.Namespace) -> cl.Catalogue:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SWITCH = MappingProxyType({"action": "store_true"})
 _NAMES = MappingProxyType({"nargs": "+", "action": "extend", "metavar": "NAME"})
+_DIMENSIONS = MappingProxyType({"type": int, "choices": (2, 3)})
 _BITS = MappingProxyType({"type": int, "choices": (8, 16)})
 
 
@@ -201,6 +202,18 @@ WORK = (
 # Of `to_directory` alone.
 REPLACE = (Flag("--overwrite", "overwrite", "replace an earlier export", _SWITCH),)
 
+# Arguments of `plot.embedding`.
+PICTURE = (
+    Flag(
+        "--color",
+        "color",
+        "obs column or gene, such as louvain or CD3E; of two with one name the column "
+        "(default: how many cells there are)",
+        _text("NAME"),
+    ),
+    Flag("--dim", "dim", "dimensions of the embedding (default: 2)", _DIMENSIONS),
+)
+
 # Configuration of dask.
 SCHEDULING = (
     Flag("--threads", "num_workers", "number of threads", {"type": positive, "metavar": "N"}),
@@ -216,7 +229,10 @@ def add_flags(parser: argparse.ArgumentParser, title: str, flags: tuple[Flag, ..
         )
 
 
-_FLAGS = {flag.setting: flag.flag for flag in (*OPENING, *SETTINGS, *WORK, *REPLACE, *SCHEDULING)}
+_FLAGS = {
+    flag.setting: flag.flag
+    for flag in (*OPENING, *SETTINGS, *WORK, *REPLACE, *PICTURE, *SCHEDULING)
+}
 # A setting with its value, or its name where that is no word of English; no part of a path.
 _VALUE = r"True|-?\d[\d.]*|'[^']*'|\"[^\"]*\"|\{[^{}]*\}|\[[^\[\]]*\]"
 _SETTING = re.compile(

@@ -1,47 +1,20 @@
-"""What the demo prints: a map of the exported cells, the files, and what to do next.
+"""What the demo prints: what was exported, its files, and what to do next.
 
 All of it is read from the exported folder, as any other program would read it.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cellucid_lazy.errors import format_count, format_size
 
-WIDTH, HEIGHT = 64, 22
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_COLORS = (39, 208, 70, 203, 141, 178, 44, 205)
 
-
-class Map(NamedTuple):
-    """The cells that are drawn.
-
-    Attributes
-    ----------
-    points
-        float32 (n_cells, 2), within [-1, 1].
-    codes
-        uint8 (n_cells,).
-    labels
-        Name of each code.
-    """
-
-    points: NDArray[np.float32]
-    codes: NDArray[np.uint8]
-    labels: list[str]
-
-
-def guide(folder: Path, written: str, *, colored: bool) -> str:
+def guide(folder: Path, written: str, drawn: str) -> str:
     """Describe an exported demo.
 
     Parameters
@@ -50,8 +23,8 @@ def guide(folder: Path, written: str, *, colored: bool) -> str:
         The export.
     written
         One line: path, number of files, seconds.
-    colored
-        Whether to use colors.
+    drawn
+        One line: where the picture is.
 
     Returns
     -------
@@ -66,54 +39,8 @@ def guide(folder: Path, written: str, *, colored: bool) -> str:
         format_count(stats["n_edges"], "edge"),
     )
     title = f"{identity['name']}, generated: {cells} x {genes}, {columns}, {edges}"
-    shown = read_map(folder)
-    parts = [title, draw(shown, colored=colored), legend(shown, colored=colored)]
-    parts += [f"Written to {written}", files(folder), _next_steps(folder)]
+    parts = [title, drawn, f"Written to {written}", files(folder), _next_steps(folder)]
     return "\n\n".join(parts) + "\n"
-
-
-def read_map(folder: Path) -> Map:
-    """Read positions and cell types back."""
-    manifest = json.loads((folder / "obs_manifest.json").read_text())
-    rows = {row[0]: row for row in manifest["_categoricalFields"]}
-    points = np.frombuffer(_decompressed(folder / "points_2d.bin.gz"), "<f4").reshape(-1, 2)
-    codes = np.frombuffer(_decompressed(folder / "obs/cell_type.codes.u8.gz"), np.uint8)
-    return Map(points, codes, rows["cell_type"][1])
-
-
-def _decompressed(path: Path) -> bytes:
-    return gzip.decompress(path.read_bytes())
-
-
-def draw(shown: Map, *, colored: bool) -> str:
-    """Draw the cells as letters, each character cell by its most common type."""
-    scale = np.array([WIDTH, HEIGHT])
-    positions = np.clip(((shown.points + 1) / 2 * scale).astype(int), 0, scale - 1)
-    counts = np.zeros((HEIGHT, WIDTH, len(shown.labels)), dtype=int)
-    np.add.at(counts, (HEIGHT - 1 - positions[:, 1], positions[:, 0], shown.codes), 1)
-    letters = np.where(counts.any(axis=2), counts.argmax(axis=2), -1)
-    lines = ["".join(_letter(int(code), colored) for code in row).rstrip() for row in letters]
-    drawn = [number for number, row in enumerate(letters) if (row >= 0).any()]
-    return "\n".join(f"  {line}" for line in lines[drawn[0] : drawn[-1] + 1])
-
-
-def _letter(code: int, colored: bool) -> str:
-    if code < 0:
-        return " "
-    letter = LETTERS[code % len(LETTERS)]
-    return f"\x1b[38;5;{_COLORS[code % len(_COLORS)]}m{letter}\x1b[0m" if colored else letter
-
-
-def legend(shown: Map, *, colored: bool) -> str:
-    """List the types with their numbers of cells, in two columns."""
-    sizes = np.bincount(shown.codes, minlength=len(shown.labels))
-    entries = [
-        f"{_letter(code, colored)} {label:<20}{sizes[code]:>6,}"
-        for code, label in enumerate(shown.labels)
-    ]
-    half = -(-len(entries) // 2)
-    pairs = zip(entries[:half], [*entries[half:], ""], strict=False)
-    return "\n".join("  " + "      ".join(pair).rstrip() for pair in pairs)
 
 
 _DESCRIPTIONS = {
@@ -150,6 +77,7 @@ def _next_steps(folder: Path) -> str:
 With your own data, say atlas.h5ad
   as a folder       {command} inspect atlas.h5ad
                     {command} export atlas.h5ad atlas --compression 1
+  as a picture      {command} plot atlas.h5ad atlas.png --color CD3E
   in Python         {python}
                     import cellucid_lazy as cl
                     print(cl.outputs("atlas.h5ad")["points/2d"].array)"""

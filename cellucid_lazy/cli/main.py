@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from cellucid_lazy import __version__
-from cellucid_lazy.cli.commands import demo, export, inspect, write_bytes
+from cellucid_lazy.cli.commands import demo, export, inspect, plot, write_bytes
 from cellucid_lazy.cli.flags import (
     CELLS,
     ENCODING,
     IDENTITY,
     OFFER,
     OPENING,
+    PICTURE,
     REPLACE,
     SCHEDULING,
     WORK,
@@ -177,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(debug=False)
     _add_debug(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_inspect, _add_export, _add_bytes, _add_demo):
+    for add in (_add_inspect, _add_export, _add_bytes, _add_plot, _add_demo):
         _add_debug(add(commands))
     return parser
 
@@ -263,9 +264,29 @@ def _add_bytes(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_plot(commands: Any) -> argparse.ArgumentParser:
+    parser = _command(
+        commands, "plot", plot, "DATA OUT", "draw an embedding (needs pip install '.[plot]')"
+    )
+    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help="picture, such as umap.png or umap.pdf; one that is there is replaced",
+    )
+    add_flags(parser, "picture", PICTURE)
+    parser.add_argument(
+        "--dpi", type=positive, default=200, metavar="N", help="dots per inch (default: 200)"
+    )
+    add_flags(parser, "input", (*OPENING, *OFFER))
+    add_flags(parser, "cells", CELLS)
+    add_flags(parser, "threads", SCHEDULING)
+    return parser
+
+
 def _add_demo(commands: Any) -> argparse.ArgumentParser:
     parser = _command(
-        commands, "demo", demo, "OUT", "generate a small atlas, export it, and show it"
+        commands, "demo", demo, "OUT", "generate a small atlas, export it, and draw it"
     )
     parser.add_argument("out", metavar="OUT", help="folder for the export")
     add_flags(parser, "output", REPLACE)

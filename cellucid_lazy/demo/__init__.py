@@ -7,7 +7,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from cellucid_lazy.demo.cell_types import draw_types
+from cellucid_lazy.demo.cell_types import CELL_TYPES, draw_types
 from cellucid_lazy.demo.cells import draw_coordinates, draw_metadata, neighbour_graph
 from cellucid_lazy.demo.expression import draw_counts, gene_symbols, gene_table, log_normalize
 
@@ -31,8 +31,8 @@ def write_demo(path: Path, *, n_cells: int = 3000, n_genes: int = 2000, seed: in
     Returns
     -------
     Path
-        The file written: log-normalized CSR expression, cell metadata of every kind, 2D and 3D
-        embeddings, a velocity field, a latent space and a neighbour graph.
+        The file written: log-normalized CSR expression, cell metadata of every kind, colours of the
+        cell types, 2D and 3D embeddings, a velocity field, a latent space and a neighbour graph.
     """
     if n_cells <= NEIGHBOURS or n_genes < 1:
         raise ValueError(
@@ -49,6 +49,7 @@ def write_demo(path: Path, *, n_cells: int = 3000, n_genes: int = 2000, seed: in
         obs=draw_metadata(types, counts, symbols, rng),
         var=gene_table(symbols),
         obsm=obsm,
+        uns={"cell_type_colors": [cell_type.color for cell_type in CELL_TYPES]},
         obsp={"connectivities": neighbour_graph(obsm["X_pca"], NEIGHBOURS)},
     )
     adata.write_h5ad(path, compression="gzip", convert_strings_to_categoricals=False)

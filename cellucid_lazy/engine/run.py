@@ -153,10 +153,11 @@ def _run_stages(
         except StopIteration as finished:
             produced: Produced = finished.value
             return produced
-        done = _compute(stage, resources, progress)
+        done = compute(stage, resources, progress)
 
 
-def _compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[Any, ...]:
+def compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[Any, ...]:
+    """Run one computation where dask is told to, with a bar where progress is shown."""
     if not stage.keys:
         return ()
     graph, keys = dict(stage.graph), list(stage.keys)

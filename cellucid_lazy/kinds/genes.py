@@ -40,15 +40,15 @@ def keys(dataset: Dataset) -> Sequence[str]:
     for gene in genes or ():
         if gene not in positions:
             problem = missing_key("gene", gene, positions, where=dataset.source.name)
-            raise MissingKeyError(f"{problem}{_hint(dataset, gene)}")
+            raise MissingKeyError(f"{problem}{raw_hint(dataset, gene)}")
     return dataset.chosen(prefix, positions if genes is None else genes)
 
 
 required = keys
 
 
-def _hint(dataset: Dataset, gene: str) -> str:
-    """Say where a gene is that is not among those of the expression matrix."""
+def raw_hint(dataset: Dataset, gene: str) -> str:
+    """Say that raw has a gene which is not in the expression matrix; "" where it has not."""
     read = dataset.source.read_raw_gene_ids
     with suppress(CellucidLazyError):  # raw may have other columns
         if read is not None and gene in read(dataset.options.gene_id_column):

@@ -99,7 +99,7 @@ def counted(text):
 
 def test_the_estimate_follows_the_tasks(capsys):
     with dask.config.set(scheduler="synchronous"):
-        run._compute(work(60), Resources(2**26, 1, 1), progress=True)
+        run.compute(work(60), Resources(2**26, 1, 1), progress=True)
     lines = counted(capsys.readouterr().err)
     assert len(lines) >= 5
     assert [line[0] for line in lines] == sorted({line[0] for line in lines})
@@ -117,26 +117,26 @@ def test_a_cluster_is_counted(capsys):
     ):
         stage = work(20)
         keys = [*stage.graph][:-1]
-        found = run._compute(stage._replace(keys=keys), Resources(2**26, 1, 1), progress=True)
+        found = run.compute(stage._replace(keys=keys), Resources(2**26, 1, 1), progress=True)
         assert found == (None,) * 19
         lines = counted(capsys.readouterr().err)
         assert len(lines) >= 2
         assert {total for _, total, _ in lines} == {19}
         with pytest.raises(ZeroDivisionError):
-            run._compute(
+            run.compute(
                 Stage("bad", {"x": (divmod, 1, 0)}, ["x"]), Resources(1, 1, 1), progress=True
             )
 
 
 @pytest.mark.parametrize("progress", [False, None])
 def test_silent_where_nothing_is_a_terminal(capsys, progress):
-    run._compute(work(2, 0), Resources(2**26, 1, 1), progress)
+    run.compute(work(2, 0), Resources(2**26, 1, 1), progress)
     assert capsys.readouterr().err == ""
 
 
 def test_a_failure_erases_the_line(capsys):
     with pytest.raises(ZeroDivisionError):
-        run._compute(Stage("bad", {"x": (divmod, 1, 0)}, ["x"]), Resources(1, 1, 1), progress=True)
+        run.compute(Stage("bad", {"x": (divmod, 1, 0)}, ["x"]), Resources(1, 1, 1), progress=True)
     assert capsys.readouterr().err.endswith(" \r")
 
 
