@@ -208,7 +208,7 @@ def coded_column(
             )
         read_labels = partial(list, labels)
     place = partial(_places, flags, attributes.get(MISSING_CODE))
-    found = map_indexed(place, "i", da.asarray(codes), "i", dtype=np.int32)
+    found = map_indexed(place, "i", as_dask(codes), "i", dtype=np.int32)
     return ObsColumn(
         key, "category", partial(_as_it_is, found), read_labels, max_categories=len(flags)
     )
@@ -238,7 +238,7 @@ def expression(values: Any) -> ExpressionMatrix:
 
 def edges(sources: Any, destinations: Any, *, n_cells: int) -> da.Array:
     """Join the ends of edges, (n_edges,) each: (n_edges, 2). A cell beyond the last is an error."""
-    pairs = whole_rows(da.stack([da.asarray(sources), da.asarray(destinations)], axis=1))
+    pairs = whole_rows(da.stack([as_dask(sources), as_dask(destinations)], axis=1))
     return map_indexed(partial(_check_edges, n_cells), "ij", pairs, "ij", dtype=pairs.dtype)
 
 
@@ -250,6 +250,14 @@ def _check_edges(n_cells: int, pairs: NDArray[Any]) -> NDArray[Any]:
     return pairs
 
 
+def as_dask(values: Any) -> da.Array:
+    """Make values a dask array, if they are none; text has one block, since its size is unknown."""
+    if isinstance(values, da.Array):
+        return values
+    array = np.asarray(values)
+    return da.from_array(array, chunks="auto" if array.dtype.kind in "biuf" else -1)
+
+
 def as_built(array: Any) -> Callable[..., da.Array]:
     """Return what builds an array that is there already."""
-    return partial(_as_it_is, da.asarray(array))
+    return partial(_as_it_is, as_dask(array))

@@ -34,7 +34,7 @@ _VECTOR = re.compile(r"vector_(.+)_[123]d")
 def from_dataset(
     ds: xr.Dataset, options: Options | None = None, *, base: Catalogue | None = None
 ) -> Catalogue:
-    """Make a catalogue of a Dataset's variables; nothing but names is read.
+    """Make a catalogue of a Dataset's variables; nothing is computed.
 
     Variables of `to_dataset` are known by their attributes or names, also after they were written
     and read again. Embeddings, vector fields and outlier quantiles that keep their attributes stay
@@ -53,7 +53,7 @@ def from_dataset(
         Settings. Default: those of `base`, else ``Options()`` with the Dataset's name and id.
     base
         Supplies what the Dataset lacks. Its cells have to be those of the Dataset, in their order;
-        where the Dataset has no ``cell_id``, as many.
+        names are read for that, unless they are its own. Without ``cell_id``, as many are needed.
 
     Returns
     -------
@@ -107,8 +107,8 @@ class _Parts:
         Those that somebody else made, by the name of the variable or of the field.
     expression
         The expression matrix.
-    gene_ids
-        Names of its genes.
+    read_gene_ids
+        Reads the names of its genes.
     graph
         The neighbour graph.
     has_outliers
@@ -124,7 +124,7 @@ class _Parts:
     embeddings: dict[str, ObsmArray] = field(default_factory=dict)
     vectors: list[tuple[str, ObsmArray]] = field(default_factory=list)
     expression: Any = None
-    gene_ids: tuple[str, ...] = ()
+    read_gene_ids: Callable[[str], list[str]] | None = None
     graph: NeighbourGraph | None = None
     has_outliers: bool = False
     left_out: list[str] = field(default_factory=list)
@@ -172,13 +172,13 @@ class _Parts:
             latent_key=ds.attrs.get("latent_key") if self.has_outliers else self.source.latent_key,
             left_out=(*self.source.left_out, *self.left_out),
         )
-        if self.expression is None:
+        if self.read_gene_ids is None:
             return source
         return replace(
             source,
-            n_genes=int(ds.attrs.get("n_genes", len(self.gene_ids))),
+            n_genes=int(ds.attrs.get("n_genes", ds.sizes[v.GENE])),
             expression=user_values.expression(self.expression),
-            read_gene_ids=partial(_read_gene_ids, self.gene_ids),
+            read_gene_ids=self.read_gene_ids,
             read_raw_gene_ids=None,
             # The Dataset has the names of one column, whichever that was.
             var_keys=(*source.var_keys, options.gene_id_column),
@@ -195,8 +195,8 @@ class _Parts:
     def _add_expression(self, ds: xr.Dataset) -> None:
         self.expression = _array(ds.variables[v.EXPRESSION].transpose(v.CELL, v.GENE))
         names = _names_along(ds, v.GENE_ID, v.GENE)
-        genes = range(ds.sizes[v.GENE]) if names is None else names.to_numpy().tolist()
-        self.gene_ids = tuple(map(str, genes))
+        values = np.arange(ds.sizes[v.GENE]) if names is None else _array(names)
+        self.read_gene_ids = partial(_read_gene_ids, values)
 
     def _add_array(self, ds: xr.Dataset, name: Hashable) -> None:
         variable = ds.variables[name].transpose(v.CELL, ...)
@@ -320,16 +320,17 @@ def _read_labels(labels: Any) -> list[str]:
     return [str(label) for label in np.asarray(labels).tolist()]
 
 
-def _read_gene_ids(names: tuple[str, ...], column: str) -> list[str]:
+def _read_gene_ids(names: Any, column: str) -> list[str]:
     del column  # the Dataset has the names of one
-    return list(names)
+    return _read_labels(names)
 
 
 def _source_of_cells(ds: xr.Dataset) -> Source:
     """Describe a dataset that has cells and nothing else."""
     attributes, n_cells = ds.attrs, int(ds.sizes[v.CELL])
     named = _names_along(ds, v.CELL_ID, v.CELL)
-    names = as_text(da.arange(n_cells) if named is None else da.asarray(_array(named)))
+    values = da.arange(n_cells) if named is None else _array(named)
+    names = as_text(user_values.as_dask(values))
     found = attributes.get("source")
     return Source(
         name="xarray Dataset" if found is None else f"xarray Dataset of {found}",
@@ -344,5 +345,6 @@ def _source_of_cells(ds: xr.Dataset) -> Source:
         connectivities=None,
         var_keys=(),
         cell_names=user_values.as_built(names),
-        read_gene_ids=partial(_read_gene_ids, ()),
+        read_gene_ids=partial(_read_gene_ids, []),
+        latent_key=attributes.get("latent_key"),
     )

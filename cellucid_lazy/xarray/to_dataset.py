@@ -48,7 +48,8 @@ def to_dataset(
     catalogue
         Outputs on offer.
     names
-        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all.
+        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all. With
+        codes come their labels, outlier quantiles and centroids.
     index
         Read the names of cells and genes, and index them, so that ``.sel(gene_id="CD3E")`` works.
     edges
@@ -108,18 +109,19 @@ def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.
 
 
 def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
-    usable = obs.required(catalogue.dataset)
-    listed = {text: name for text, name in catalogue.listed("obs").items() if name.key in usable}
-    dimensions = tuple(catalogue.dataset.shown.embeddings)
-    named = v.column_names(dict.fromkeys(name.key for name in listed.values()), dimensions)
-    for text, name in listed.items():
-        names, output = named[name.key], catalogue[text]
+    """Add columns whole: outlier quantiles go with the codes, whichever of them was chosen."""
+    listed = {name.key for name in catalogue.listed("obs").values()}
+    keys = [key for key in obs.required(catalogue.dataset) if key in listed]
+    named = v.column_names(keys, catalogue.dataset.shown.embeddings)
+    for name in obs.names(catalogue.dataset, keys):
+        names, output = named[name.key], obs.build(catalogue.dataset, name)
         variable = names.outliers if name.part == "outliers" else names.values
         attributes = v.attributes(output, name.key, variable)
         if name.part == "codes":
             _add_codes(output, names, attributes, found)
         else:
-            found[variable] = xr.Variable(v.CELL, whole[text].array, attributes)
+            values = obs.build(whole.dataset, name).array
+            found[variable] = xr.Variable(v.CELL, values, attributes)
 
 
 def _add_codes(
