@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from cellucid_lazy.engine.output import Output
 from cellucid_lazy.errors import (
     CellucidLazyError,
     DataError,
+    LeftOutWarning,
     OptionError,
     format_count,
     missing_key,
@@ -27,9 +29,9 @@ from cellucid_lazy.kinds.dataset import Shared
 from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
-from cellucid_lazy.readers import given
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.readers.subset import subset
+from cellucid_lazy.readers.user_values import obs_column, obsm_entry
 from cellucid_lazy.show import as_html, as_text, format_shape
 from cellucid_lazy.source import Source
 
@@ -249,7 +251,10 @@ class Catalogue(Mapping[str, Output]):
         Returns
         -------
         Catalogue
-            Of these cells. Categories that none of them has are dropped, and edges to others.
+            Of these cells, as if there were no others: embeddings are scaled, outlier quantiles and
+            centroids found, among them. Categories that none of them has are dropped, and edges to
+            other cells. A graph has no edges of a cell that is chosen twice: it is left out, with a
+            LeftOutWarning.
 
         Raises
         ------
@@ -264,13 +269,15 @@ class Catalogue(Mapping[str, Output]):
             fits = cell.dtype.kind in "iu" or not len(cell) or cell.shape == (n_cells,)
             if cell.ndim != 1 or cell.dtype.kind not in "biuf" or not fits:
                 raise OptionError(
-                    f"isel(cell=...): give a slice, positions, or a mask of {n_cells:,} cells, "
-                    f"not {cell.dtype} of shape {cell.shape}"
+                    f"{self.source.name}: isel(cell=...): give a slice, positions, or a mask of "
+                    f"{n_cells:,} cells, not {cell.dtype} of shape {cell.shape}"
                 )
         try:
             source = subset(self.source, cell, None, drop_unused=True)
         except IndexError as problem:
-            raise OptionError(f"isel(cell=...): {problem}") from problem
+            raise OptionError(f"{self.source.name}: isel(cell=...): {problem}") from problem
+        for sentence in source.left_out[len(self.source.left_out) :]:
+            warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
         return Catalogue(self._dataset.of_cells(source), self._selected)
 
     def query(self, expression: str) -> Catalogue:
@@ -280,7 +287,8 @@ class Catalogue(Mapping[str, Output]):
         ----------
         expression
             As ``pandas.DataFrame.eval`` takes it, such as ``"louvain == 'B' and n_counts > 500"``.
-            Keys that are no Python names stand in backticks.
+            Keys that are no Python names stand in backticks. Labels are text, ``'True'`` and
+            ``'10'`` too; continuous values are float32.
 
         Returns
         -------
@@ -297,7 +305,11 @@ class Catalogue(Mapping[str, Output]):
         source = self.source
         keys = [key for key in source.obs if key in str(expression)]
         try:
-            found = np.asarray(obs_frame(self._dataset, keys).eval(expression))
+            # Names are columns, never variables of this function.
+            frame = obs_frame(self._dataset, keys)
+            found = np.asarray(
+                frame.eval(expression, engine="python", local_dict={}, global_dict={})
+            )
         except CellucidLazyError:
             raise
         except Exception as problem:  # pandas and Python raise errors of any type here
@@ -325,13 +337,14 @@ class Catalogue(Mapping[str, Output]):
 
         Values are NumPy, pandas, dask or xarray, one row per cell. Lazy ones stay lazy. What names
         its cells, by an index or by a coordinate ``cell_id``, has to name those of the dataset in
-        their order.
+        their order; names are read for that.
 
         Parameters
         ----------
         obs
-            Columns of obs by key: numbers are continuous; text, bool and categoricals are
-            categories. They take the place of columns of the same key.
+            Columns of obs by key: numbers are continuous; text, bool, categoricals and codes with
+            the attributes ``flag_values`` and ``flag_meanings`` are categories. They take the
+            place of columns of the same key.
         embeddings
             Values of one to three columns by name, or by dimension, such as ``{2: values}``. They
             take the place of the embedding of their number of columns.
@@ -353,9 +366,9 @@ class Catalogue(Mapping[str, Output]):
         source = self.source
         new, keys = assigned(
             self._dataset,
-            {key: given.obs_column(source, key, one) for key, one in (obs or {}).items()},
-            {key: given.obsm_entry(source, key, one) for key, one in (embeddings or {}).items()},
-            {key: given.obsm_entry(source, key, one) for key, one in (vectors or {}).items()},
+            {key: obs_column(source, key, one) for key, one in (obs or {}).items()},
+            {key: obsm_entry(source, key, one) for key, one in (embeddings or {}).items()},
+            {key: obsm_entry(source, key, one) for key, one in (vectors or {}).items()},
         )
         whole = Catalogue(replace(new, choice={}))
         if self._selected is None:

@@ -6,7 +6,7 @@ The viewer rebuilds every path from its key by `safe_name`, so that rule is part
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,3 +120,30 @@ _WAY_OUT = (
     "rename one: Options(rename={...}) (--rename), or leave one out with select (--select, "
     "--exclude)"
 )
+
+
+# Attributes of codes in xarray; the first two are those of the CF conventions.
+FLAG_VALUES, FLAG_MEANINGS, MISSING_CODE = "flag_values", "flag_meanings", "missing_code"
+STORED_DTYPE = "stored_dtype"
+
+
+def are_codes(dtype: Any, attributes: Mapping[Any, Any]) -> bool:
+    """Tell whether values of xarray are codes, by the attribute ``flag_values``.
+
+    What is computed from codes keeps their attributes: bool, or whole numbers of another type than
+    their ``stored_dtype``, are none. Floats are, since missing values turn codes into floats.
+
+    Parameters
+    ----------
+    dtype
+        Of the values.
+    attributes
+        Of the variable.
+
+    Returns
+    -------
+    bool
+        Whether each value stands for a label, or a missing one.
+    """
+    kind, stored = getattr(dtype, "kind", "O"), attributes.get(STORED_DTYPE, dtype)
+    return FLAG_VALUES in attributes and (kind == "f" or (kind in "iu" and bool(dtype == stored)))

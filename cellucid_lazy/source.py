@@ -331,7 +331,7 @@ class NeighbourGraph:
     row_to_cell
         Cell of each row of the matrix, -1 for none; None when they are the same.
     edges
-        The lazy edges themselves, (n_edges, 2), in place of a matrix.
+        Lazy edges (n_edges, 2) in place of a matrix, in any order; `row_to_cell` is of their cells.
     """
 
     matrix: Matrix | None
@@ -389,7 +389,7 @@ class Source:
         What notices damage in the stored expression matrix, such as ``"gzip"``; "" if nothing
         does, None where that is unknown.
     latent_key
-        Name of the latent space of outlier quantiles that come with their columns.
+        Of outlier quantiles that come with their columns: the obsm key of their latent space.
     """
 
     name: str

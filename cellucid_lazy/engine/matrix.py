@@ -149,8 +149,6 @@ def _dense_column(block: Any) -> NDArray[np.float32]:
 _CHUNK_GENES = 16
 # But dask makes an entry of each chunk when genes are selected.
 _MOST_CHUNKS = 2**20
-# Values of a chunk of a dense array that is made of gene-major data.
-_CHUNK_VALUES = 2**22
 
 
 def dense_array(
@@ -179,7 +177,7 @@ def dense_array(
         values = dense_genes(matrix_array(matrix, sizes.matrix_values))
         values = values if columns is None else values[:, columns]
     elif matrix.layout == "csc":
-        values = dense_genes(_gene_blocks(matrix, columns))
+        values = dense_genes(_gene_blocks(matrix, columns, sizes))
     elif columns is None:
         values = _gene_chunks(matrix, sizes)
     else:
@@ -215,11 +213,12 @@ def _take_genes(block: Any, start: int, stop: int) -> NDArray[np.float32]:
     return to_dense(block[:, start:stop])
 
 
-def _gene_blocks(matrix: Matrix, columns: NDArray[np.intp] | None) -> da.Array:
+def _gene_blocks(matrix: Matrix, columns: NDArray[np.intp] | None, sizes: BlockSizes) -> da.Array:
     """Make the lazy array of a matrix that is stored by gene, or of some of its genes."""
     n_cells, n_genes = matrix.shape
     if columns is None:
-        width = max(1, _CHUNK_VALUES // max(1, n_cells))
+        # Few genes in a chunk: those beside a chosen one are read with it.
+        width = max(1, sizes.matrix_values // max(1, n_cells))
         spans = list(pairwise([*range(0, max(1, n_genes), width), n_genes]))
     else:
         spans = [(column, column + 1) for column in columns.tolist()]

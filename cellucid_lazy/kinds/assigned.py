@@ -1,4 +1,4 @@
-"""What a user computed, as columns, embeddings and vector fields of a dataset."""
+"""What users computed, as columns, embeddings and vector fields of a dataset."""
 
 from __future__ import annotations
 

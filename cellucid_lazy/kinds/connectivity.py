@@ -22,6 +22,7 @@ from cellucid_lazy.transforms.edges import (
     edge_dtype,
     edge_sources,
     edges,
+    renumber_edges,
 )
 
 prefix = "connectivity"
@@ -86,7 +87,8 @@ def _make_edges(dataset: Dataset) -> da.Array:
     assert graph is not None
     if graph.matrix is None:
         assert graph.edges is not None
-        return graph.edges
+        n_cells = dataset.source.n_cells
+        return renumber_edges(graph.edges, n_cells=n_cells, cell_of=graph.row_to_cell)
     return edges(
         whole_rows(matrix_array(graph.matrix, dataset.sizes.matrix_values)),
         n_cells=dataset.source.n_cells,

@@ -358,7 +358,11 @@ def _latent_key(source: Source, options: Options) -> str | None:
         if options.latent_key not in source.obsm:
             raise source.missing("obsm", options.latent_key, source.obsm)
         return options.latent_key
-    usable = [key for key, obsm in source.obsm.items() if len(obsm.shape) == 2 and obsm.shape[1]]
+    usable = [
+        key
+        for key, obsm in source.obsm.items()
+        if len(obsm.shape) == 2 and obsm.shape[1] and not obsm.is_shown
+    ]
     known = [key for key in _LATENT_KEYS if key in usable]
     others = [key for key in usable if not key.startswith("X_umap") and not is_umap_field(key)]
     return next(iter(known + others), None)

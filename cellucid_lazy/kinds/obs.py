@@ -241,7 +241,7 @@ def _manifest(dataset: Dataset) -> Manifest:
     live = options.manifest_shape == "live"
     continuous = [key for key in keys if dataset.column(key).kind == "continuous"]
     categories = [key for key in keys if dataset.column(key).kind == "category"]
-    found = dataset.latent_key or dataset.source.latent_key
+    found = dataset.source.latent_key or dataset.latent_key
     latent_key = found if live or found is None else "latent_space"
     document = {
         "_format": "compact_v1",

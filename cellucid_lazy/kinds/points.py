@@ -73,7 +73,8 @@ def build(dataset: Dataset, name: Name) -> Output:
 def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
     """Describe embeddings, and the latent space where outlier quantiles are offered."""
     yield from (output_row(build(dataset, name)) for name in names)
-    if all(dataset.column(key).kind != "category" for key in dataset.obs_keys):
+    categories = [key for key in dataset.obs_keys if dataset.column(key).kind == "category"]
+    if all(dataset.column(key).outliers for key in categories):
         return
     if dataset.latent_key is None:
         yield Row("(latent space: none found, outlier quantiles are 0)")

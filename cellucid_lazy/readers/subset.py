@@ -41,7 +41,7 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
     n_cells = source.n_cells if cells is None else len(cells)
     if n_cells == 0:
         raise DataError(f"{source.name}: the view has 0 cells; there is nothing to show")
-    whole = source.expression
+    graph, problem = _graph_subset(source.connectivities, source.n_cells, cells)
     return replace(
         source,
         n_cells=n_cells,
@@ -53,8 +53,9 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
             )
             for key, array in source.obsm.items()
         },
-        expression=None if whole is None else _expression_subset(whole, cells, genes),
-        connectivities=_graph_subset(source.connectivities, source.n_cells, cells),
+        expression=_matrix_subset(source.expression, cells, genes),
+        connectivities=graph,
+        left_out=(*source.left_out, *problem),
         cell_names=partial(_take, source.cell_names, cells),
         read_gene_ids=partial(_read_gene_ids, source.read_gene_ids, genes),
     )
@@ -79,23 +80,6 @@ def _take(
     return array if cells is None else array[cells]
 
 
-def _expression_subset(
-    whole: ExpressionMatrix, cells: NDArray[np.intp] | None, genes: NDArray[np.intp] | None
-) -> ExpressionMatrix:
-    return ExpressionMatrix(
-        whole.matrix, _positions_of(whole.cells, cells), _positions_of(whole.genes, genes)
-    )
-
-
-def _positions_of(
-    earlier: NDArray[np.intp] | None, chosen: NDArray[np.intp] | None
-) -> NDArray[np.intp] | None:
-    """Choose among positions that were chosen before; None stands for all."""
-    if earlier is None or chosen is None:
-        return earlier if chosen is None else chosen
-    return earlier[chosen]
-
-
 def _column_subset(
     column: ObsColumn, cells: NDArray[np.intp] | None, drop_unused: bool
 ) -> ObsColumn:
@@ -107,20 +91,40 @@ def _column_subset(
     )
 
 
+def _matrix_subset(
+    whole: ExpressionMatrix | None,
+    cells: NDArray[np.intp] | None,
+    genes: NDArray[np.intp] | None,
+) -> ExpressionMatrix | None:
+    if whole is None:
+        return None
+    return ExpressionMatrix(
+        whole.matrix, _chosen_of(whole.cells, cells), _chosen_of(whole.genes, genes)
+    )
+
+
+def _chosen_of(
+    positions: NDArray[np.intp] | None, chosen: NDArray[np.intp] | None
+) -> NDArray[np.intp] | None:
+    """Choose among positions; None is all of them, in order."""
+    if positions is None or chosen is None:
+        return positions if chosen is None else chosen
+    return positions[chosen]
+
+
 def _graph_subset(
     graph: NeighbourGraph | None, n_cells: int, cells: NDArray[np.intp] | None
-) -> NeighbourGraph | None:
+) -> tuple[NeighbourGraph | None, list[str]]:
+    """Restrict a neighbour graph; why it is left out, if it is."""
     if graph is None or cells is None:
-        return graph
-    if graph.matrix is None or len(np.unique(cells)) != len(cells):
-        # Edges are not cut; and a cell that is there twice has no single row in a graph.
-        return None
-    new_cell = np.full(n_cells, -1, dtype=np.int64)
-    new_cell[cells] = np.arange(len(cells))
+        return graph, []
+    if len(np.unique(cells)) != len(cells):
+        return None, ["the neighbour graph is left out: a cell that is chosen twice has no one row"]
+    new = np.full(n_cells, -1, dtype=np.int64)
+    new[cells] = np.arange(len(cells))
     if graph.row_to_cell is not None:
-        # Rows that are no cell already are none afterwards.
-        new_cell = np.append(new_cell, -1)[graph.row_to_cell]
-    return replace(graph, row_to_cell=new_cell)
+        new = np.where(graph.row_to_cell < 0, -1, new[graph.row_to_cell])
+    return replace(graph, row_to_cell=new), []
 
 
 def _read_gene_ids(

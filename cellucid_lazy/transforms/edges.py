@@ -9,7 +9,7 @@ A pair is one integer, ``source * 2**32 + destination``, so that sorting pairs s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -76,15 +76,58 @@ def edges(
         If shapes or chunks are not as above, or there are more cells than 32 bits can number; on
         computing, if a block's column indices or a cell number are out of range.
     """
-    dtype = edge_dtype(n_cells)
     cells = None if row_to_cell is None else rechunk(da.asarray(row_to_cell), -1)
     _check_shapes(connectivities, n_cells, cells)
-    n_bytes = _PAIR_BYTES * (n_stored or 0)
+    return _edges_of(_block_pairs, connectivities, cells, n_cells, n_stored or 0)
+
+
+def renumber_edges(
+    edge_list: da.Array,
+    /,
+    *,
+    n_cells: int,
+    cell_of: da.Array | NDArray[np.integer[Any]] | None = None,
+) -> da.Array:
+    """Number the cells of edges anew, and leave out the edges of cells that are gone.
+
+    Parameters
+    ----------
+    edge_list
+        (m, 2), in any order, chunked along rows only.
+    n_cells
+        Number of cells that the result refers to.
+    cell_of
+        The new number of each cell, negative for one that is gone; its own number by default.
+
+    Returns
+    -------
+    dask.array.Array
+        As :func:`edges` makes it.
+
+    Raises
+    ------
+    ValueError
+        On computing, if an edge has a cell beyond the last.
+    """
+    cells = None if cell_of is None else rechunk(da.asarray(cell_of), -1)
+    n_edges = 0 if math.isnan(edge_list.shape[0]) else edge_list.shape[0]
+    return _edges_of(_renumbered_pairs, edge_list, cells, n_cells, n_edges)
+
+
+def _edges_of(
+    make_pairs: Callable[..., NDArray[np.uint64]],
+    rows: da.Array,
+    cells: da.Array | None,
+    n_cells: int,
+    n_pairs: int,
+) -> da.Array:
+    n_bytes = _PAIR_BYTES * n_pairs
     # Without cells there are no rows, and dask has one empty block.
-    n_ranges = min(2 * len(connectivities.chunks[0]), MAX_RANGES)
-    pairs = spillable(_cut_blocks(connectivities, cells, n_cells, n_ranges), n_bytes=n_bytes)
+    n_ranges = min(2 * len(rows.chunks[0]), MAX_RANGES)
+    pairs = spillable(_cut_blocks(rows, cells, make_pairs, n_cells, n_ranges), n_bytes=n_bytes)
     merge = partial(_merge_pairs, n_cells=n_cells)
-    return spillable(merge_lists(pairs, merge, n_ranges, dtype=dtype), n_bytes=n_bytes)
+    merged = merge_lists(pairs, merge, n_ranges, dtype=edge_dtype(n_cells))
+    return spillable(merged, n_bytes=n_bytes)
 
 
 def edge_dtype(n_cells: int, /) -> np.dtype[Any]:
@@ -149,26 +192,36 @@ def _check_shapes(connectivities: da.Array, n_cells: int, cells: da.Array | None
 
 
 def _cut_blocks(
-    connectivities: da.Array, cells: da.Array | None, n_cells: int, n_ranges: int
+    rows: da.Array,
+    cells: da.Array | None,
+    make_pairs: Callable[..., NDArray[np.uint64]],
+    n_cells: int,
+    n_ranges: int,
 ) -> da.Array:
     """Make an array whose blocks are lists: for each range of sources the pairs of a block."""
-    cut = partial(_cut_block, n_cells=n_cells, n_ranges=n_ranges)
-    name = f"cut-pairs-{tokenize(connectivities.name, cells is not None and cells.name, cut)}"
+    cut = partial(_cut_block, make_pairs, n_cells=n_cells, n_ranges=n_ranges)
+    name = f"cut-pairs-{tokenize(rows.name, cells is not None and cells.name, cut)}"
     cells_key = None if cells is None else block_keys(cells)[0]
-    keys, lengths = block_keys(connectivities), connectivities.chunks[0]
+    keys, lengths = block_keys(rows), rows.chunks[0]
     starts = accumulate(lengths[:-1], initial=0)
     graph = {
         (name, i): (cut, key, start, cells_key)
         for i, (key, start) in enumerate(zip(keys, starts, strict=True))
     }
     chunks = ((math.nan,) * len(keys),)
-    return from_graph(name, graph, connectivities, cells, chunks=chunks, dtype=np.uint64)
+    return from_graph(name, graph, rows, cells, chunks=chunks, dtype=np.uint64)
 
 
 def _cut_block(
-    block: Any, start: int, row_to_cell: NDArray[Any] | None, *, n_cells: int, n_ranges: int
+    make_pairs: Callable[..., NDArray[np.uint64]],
+    block: Any,
+    start: int,
+    cells: NDArray[Any] | None,
+    *,
+    n_cells: int,
+    n_ranges: int,
 ) -> list[NDArray[np.uint64]]:
-    pairs = _block_pairs(block, start, row_to_cell, n_cells)
+    pairs = make_pairs(block, start, cells, n_cells)
     firsts = np.array([k * n_cells // n_ranges for k in range(1, n_ranges)], dtype=np.uint64)
     # Copies, so that each can be freed by itself.
     return [_unique(part) for part in np.split(pairs, np.searchsorted(pairs, firsts << _HALF))]
@@ -193,6 +246,26 @@ def _block_pairs(
         pairs[filled:end] = _pack(np.minimum(one, other), np.maximum(one, other))
         filled = end
     pairs = pairs[:filled]
+    pairs.sort()
+    return pairs
+
+
+def _renumbered_pairs(
+    block: Any, start: int, cell_of: NDArray[Any] | None, n_cells: int
+) -> NDArray[np.uint64]:
+    """Make the sorted pairs of a block of edges."""
+    del start
+    ends = np.asarray(block)
+    n_numbered = n_cells if cell_of is None else len(cell_of)
+    if ends.size and not (ends.min() >= 0 and ends.max() < n_numbered):
+        raise ValueError(
+            f"edges between cells {ends.min()} and {ends.max()}, but there are {n_numbered} cells"
+        )
+    if cell_of is not None:
+        ends = cell_of[ends]
+        ends = ends[(ends >= 0).all(axis=1)]
+    ends = ends[ends[:, 0] != ends[:, 1]]
+    pairs = _pack(ends.min(axis=1), ends.max(axis=1))
     pairs.sort()
     return pairs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from cellucid_lazy.errors import missing_key
+from cellucid_lazy.names import FLAG_MEANINGS, FLAG_VALUES, are_codes
 from cellucid_lazy.xarray import variables as v
 
 # The rest is imported when it is used: xarray imports this wherever it opens a file.
@@ -56,9 +57,10 @@ class CellucidAccessor:
         return to_directory(self.catalogue(), path, **settings)
 
     def labels(self, key: str) -> xr.DataArray:
-        """Return the label of each cell in a category column, text; "" for a missing one.
+        """Return the label of each cell in a category, text; NaN for a missing one.
 
-        They are read when they are used, as by ``ds.groupby(ds.cellucid.labels("louvain"))``.
+        They are read when they are used, as by ``ds.groupby(ds.cellucid.labels("louvain"))``,
+        which leaves cells without a label out.
 
         Parameters
         ----------
@@ -75,24 +77,32 @@ class CellucidAccessor:
         MissingKeyError
             When there is no such category.
         """
-        known = {
-            str(variable.attrs.get(v.KEY, name)): str(name)
-            for name, variable in self._ds.variables.items()
-            if "flag_values" in variable.attrs
-        }
+        variables = self._ds.variables.items()
+        known = {_key(name, one): name for name, one in variables if _is_coded(one)}
         if key not in known:
             raise missing_key("category", key, known, where="the Dataset")
-        name = known[key]
-        lazy = indexing.LazilyIndexedArray(_Labels(self._ds, name))
-        return xr.DataArray(xr.Variable(v.CELL, lazy), name=key)
+        codes = self._ds.variables[known[key]]
+        label = self._ds.variables.get(codes.attrs.get(v.LABELS, f"{known[key]}_label"))
+        meanings = str(codes.attrs.get(FLAG_MEANINGS, "")).split()
+        labels = _Labels(codes, xr.Variable("label", meanings) if label is None else label)
+        return xr.DataArray(xr.Variable(v.CELL, indexing.LazilyIndexedArray(labels)), name=key)
+
+
+def _is_coded(variable: xr.Variable) -> bool:
+    return variable.dims == (v.CELL,) and are_codes(variable.dtype, variable.attrs)
+
+
+def _key(name: Hashable, codes: xr.Variable) -> str:
+    own = v.is_own(name, codes.attrs)
+    return str(codes.attrs[v.KEY] if own else str(name).removeprefix("obs_"))
 
 
 class _Labels(BackendArray):
     """The labels of a category's cells, decoded when they are read."""
 
-    def __init__(self, ds: xr.Dataset, name: str) -> None:
-        self._codes, self._label = ds.variables[name], ds.variables[f"{name}_label"]
-        self.shape = self._codes.shape
+    def __init__(self, codes: xr.Variable, labels: xr.Variable) -> None:
+        self._codes, self._labels = codes, labels
+        self.shape = codes.shape
         self.dtype = np.dtype(object)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -102,9 +112,9 @@ class _Labels(BackendArray):
 
     def _read(self, key: tuple[Any, ...]) -> Any:
         codes = np.asarray(self._codes[key].to_numpy())
-        flags = np.atleast_1d(self._codes.attrs["flag_values"])
-        labels = np.asarray(self._label.to_numpy(), dtype=object)
-        found = np.full(np.shape(codes), "", dtype=object)
+        flags = np.atleast_1d(self._codes.attrs[FLAG_VALUES])
+        labels = np.asarray(self._labels.to_numpy(), dtype=object)
+        found = np.full(np.shape(codes), np.nan, dtype=object)
         for flag, label in zip(flags.tolist(), labels.tolist(), strict=True):
             found[codes == flag] = label
         return found

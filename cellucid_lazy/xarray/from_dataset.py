@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,17 +15,20 @@ import numpy as np
 import xarray as xr
 
 from cellucid_lazy.catalogue import Catalogue, outputs
-from cellucid_lazy.errors import DataError
+from cellucid_lazy.errors import DataError, LeftOutWarning, OptionError
+from cellucid_lazy.kinds import Dataset
 from cellucid_lazy.kinds.assigned import assigned
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
+from cellucid_lazy.names import FLAG_VALUES, are_codes
 from cellucid_lazy.options import Options
-from cellucid_lazy.readers import given
+from cellucid_lazy.readers import user_values
+from cellucid_lazy.readers.subset import subset
 from cellucid_lazy.source import NeighbourGraph, ObsColumn, ObsmArray, Source
 from cellucid_lazy.transforms.values import as_text
 from cellucid_lazy.xarray import variables as v
 
 _POINTS = re.compile(r"points_([123]d)")
-_VECTOR = re.compile(r"vector_(.+)_([123]d)")
+_VECTOR = re.compile(r"vector_(.+)_[123]d")
 
 
 def from_dataset(
@@ -32,10 +36,14 @@ def from_dataset(
 ) -> Catalogue:
     """Make a catalogue of a Dataset's variables; nothing is computed.
 
-    Variables that `to_dataset` made are known by their attributes or names, also after they were
-    written and read again. Of others, those on ``cell`` alone become columns of obs: numbers are
-    continuous; text, bool, and codes with flags are categories. Those on ``cell`` and an axis
-    (``axis_2d``) become embeddings, or vector fields if their name is ``vector_<field>_2d``.
+    Variables of `to_dataset` are known by their attributes or names, also after they were written
+    and read again. Embeddings, vector fields and outlier quantiles that keep their attributes stay
+    as they are, also for a part of the cells; embeddings without attributes are centred and scaled.
+
+    Of others, those on ``cell`` alone become columns of obs: numbers are continuous; text, bool,
+    and codes with ``flag_values`` are categories. Those on ``cell`` and an axis, such as
+    ``axis_2d``, become embeddings, or vector fields if their name is ``vector_<field>_2d``; those
+    on ``cell`` and another dimension, arrays of obsm.
 
     Parameters
     ----------
@@ -45,171 +53,249 @@ def from_dataset(
         Settings. Default: those of `base`, else ``Options()`` with the Dataset's name and id.
     base
         Supplies what the Dataset lacks. Its cells have to be those of the Dataset, in their order;
-        where the Dataset has no ``cell_id``, as many.
+        names are read for that, unless they are its own. Without ``cell_id``, as many are needed.
 
     Returns
     -------
     Catalogue
-        Lazy where the variables are.
+        Lazy where the variables are. What cannot be used is left out, with a LeftOutWarning that
+        names it.
 
     Raises
     ------
     DataError
-        When there is no dimension ``cell``, a variable cannot be used, or the cells are not those
-        of `base`.
+        When there is no dimension ``cell``, or the cells are not those of `base`.
     """
     if v.CELL not in ds.sizes:
         raise DataError(f"the Dataset has no dimension {v.CELL!r}, only {list(ds.sizes)}")
-    start = _empty(ds) if base is None else base.source
+    source = _source_of_cells(ds) if base is None else base.source
     if base is not None:
-        given.check_cells(start, "the Dataset", (ds.sizes[v.CELL],), _names(ds, v.CELL_ID))
-    parts = _Parts()
-    for name in map(str, ds.variables):
-        _sort(ds, name, start, parts)
-    order = json.loads(ds.attrs.get("obs_keys", "[]"))
-    parts.obs = {key: parts.obs[key] for key in [*order, *parts.obs] if key in parts.obs}
-    source = parts.on(start)
-    if options is None and base is None:
-        options = Options(dataset_name=ds.attrs.get("name"), dataset_id=ds.attrs.get("id"))
-    options = options or base.options  # type: ignore[union-attr]  # one of them is there
-    if options.embeddings is None and any(not key.startswith("X_umap") for key in parts.points):
-        chosen = {dimension: key for key, dimension in parts.points.items()}
-        options = replace(options, embeddings=tuple(sorted(chosen.items())))
-    dataset = outputs(replace(source, var_keys=_var_keys(source, options)), options).dataset
+        names = _names_along(ds, v.CELL_ID, v.CELL)
+        found = None if names is None else names.data
+        where = f"{source.name}: the Dataset"
+        user_values.check_cells(source, where, (ds.sizes[v.CELL],), found)
+    parts = _Parts(source)
+    for name in ds.variables:
+        parts.add(ds, name)
+    parts.add_edges(ds)
+    options = _default_options(ds, base, parts) if options is None else options
+    dataset = outputs(parts.as_source(ds, options), _with_embeddings(options, base, parts)).dataset
     if "umap_resolution" in ds.attrs:
         resolution = json.loads(ds.attrs["umap_resolution"])
         dataset = replace(dataset, shown=dataset.shown._replace(umap_resolution=resolution))
-    shown = {DIMENSIONS[dimension] for dimension in dataset.shown.embeddings}
-    new: dict[int | str, ObsmArray] = {
-        key: array for key, array in parts.embeddings.items() if array.shape[1] not in shown
-    }
-    return Catalogue(assigned(dataset, {}, new, {})[0] if new else dataset)
+    dataset = _with_new(dataset, parts)
+    for sentence in parts.left_out:
+        warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
+    return Catalogue(dataset)
 
 
 @dataclass
 class _Parts:
-    """What variables stand for.
+    """What the variables of a Dataset stand for.
 
     Attributes
     ----------
+    source
+        The dataset whose cells they belong to.
     obs
         Columns by key.
     obsm
         Arrays per cell by key.
     points
-        Dimension of each array of obsm that is an embedding.
-    embeddings
-        Embeddings that somebody else named.
+        obsm key of each embedding of `to_dataset`, by dimension.
+    embeddings, vectors
+        Those that somebody else made, by the name of the variable or of the field.
     expression
         The expression matrix.
-    gene_ids
-        Names of its genes.
-    ends
-        Cells at the ends of edges.
+    read_gene_ids
+        Reads the names of its genes.
+    graph
+        The neighbour graph.
+    has_outliers
+        Whether outlier quantiles come with a column.
+    left_out
+        A sentence for each variable that cannot be used.
     """
 
+    source: Source
     obs: dict[str, ObsColumn] = field(default_factory=dict)
     obsm: dict[str, ObsmArray] = field(default_factory=dict)
     points: dict[str, str] = field(default_factory=dict)
     embeddings: dict[str, ObsmArray] = field(default_factory=dict)
+    vectors: list[tuple[str, ObsmArray]] = field(default_factory=list)
     expression: Any = None
-    gene_ids: tuple[str, ...] = ()
-    ends: dict[str, Any] = field(default_factory=dict)
+    read_gene_ids: Callable[[str], list[str]] | None = None
+    graph: NeighbourGraph | None = None
+    has_outliers: bool = False
+    left_out: list[str] = field(default_factory=list)
 
-    def on(self, start: Source) -> Source:
-        """Put the parts on a source, in place of what it has."""
+    def add(self, ds: xr.Dataset, name: Hashable) -> None:
+        """Add a variable, or note that it fits nothing."""
+        dims = ds.variables[name].dims
+        if _is_beside_others(ds, name):
+            return
+        try:
+            if name == v.EXPRESSION and set(dims) == {v.CELL, v.GENE}:
+                self._add_expression(ds)
+            elif v.CELL not in dims or len(dims) > 2 or v.GENE in dims:
+                raise DataError(f"it has the dimensions {dims}")
+            elif len(dims) == 2:
+                self._add_array(ds, name)
+            else:
+                self._add_column(ds, name)
+        except (DataError, OptionError) as problem:
+            self._leave_out(name, problem)
+
+    def add_edges(self, ds: xr.Dataset) -> None:
+        """Add the neighbour graph of both ends of edges, among the cells that are there."""
+        ends = [ds.variables[name] for name in v.ENDS.values() if name in ds.variables]
+        if len(ends) < len(v.ENDS):
+            return
+        n_cells, numbers = ds.sizes[v.CELL], ds.variables.get(v.CELL_NUMBER)
+        n_numbered = n_cells if numbers is None else int(numbers.attrs.get(v.N_CELLS, n_cells))
+        pairs = user_values.edges(*map(_array, ends), n_cells=n_numbered)
+        whole = replace(
+            self.source, n_cells=n_numbered, connectivities=NeighbourGraph(None, edges=pairs)
+        )
+        cells = None if numbers is None else numbers.to_numpy().astype(np.intp)
+        found = subset(replace(whole, left_out=()), cells, None, drop_unused=False)
+        self.graph = found.connectivities
+        self.left_out += found.left_out
+
+    def as_source(self, ds: xr.Dataset, options: Options) -> Source:
+        """Put the parts in place of what the source has."""
         source = replace(
-            start,
-            obs={**start.obs, **self.obs},
-            obsm={**start.obsm, **self.obsm, **self.embeddings},
+            self.source,
+            obs={**self.source.obs, **self._obs_in_order(ds)},
+            obsm={**self.source.obsm, **self.obsm, **self.embeddings},
+            connectivities=self.graph or self.source.connectivities,
+            latent_key=ds.attrs.get("latent_key") if self.has_outliers else self.source.latent_key,
+            left_out=(*self.source.left_out, *self.left_out),
         )
-        if self.expression is not None:
-            source = replace(
-                source,
-                n_genes=len(self.gene_ids),
-                expression=given.expression(self.expression),
-                read_gene_ids=partial(_read_gene_ids, self.gene_ids),
-                read_raw_gene_ids=None,
+        if self.read_gene_ids is None:
+            return source
+        return replace(
+            source,
+            n_genes=int(ds.attrs.get("n_genes", ds.sizes[v.GENE])),
+            expression=user_values.expression(self.expression),
+            read_gene_ids=self.read_gene_ids,
+            read_raw_gene_ids=None,
+            # The Dataset has the names of one column, whichever that was.
+            var_keys=(*source.var_keys, options.gene_id_column),
+        )
+
+    def _obs_in_order(self, ds: xr.Dataset) -> dict[str, ObsColumn]:
+        keys = [*json.loads(ds.attrs.get("obs_keys", "[]")), *self.obs]
+        return {key: self.obs[key] for key in keys if key in self.obs}
+
+    def _leave_out(self, name: Hashable, problem: Exception) -> None:
+        reason = str(problem).removeprefix(f"{self.source.name}: ")
+        self.left_out.append(f"variable {name!r} is left out: {reason}")
+
+    def _add_expression(self, ds: xr.Dataset) -> None:
+        self.expression = _array(ds.variables[v.EXPRESSION].transpose(v.CELL, v.GENE))
+        names = _names_along(ds, v.GENE_ID, v.GENE)
+        values = np.arange(ds.sizes[v.GENE]) if names is None else _array(names)
+        self.read_gene_ids = partial(_read_gene_ids, values)
+
+    def _add_array(self, ds: xr.Dataset, name: Hashable) -> None:
+        variable = ds.variables[name].transpose(v.CELL, ...)
+        array = user_values.obsm_entry(self.source, str(name), _array(variable))
+        points, vector = _POINTS.fullmatch(str(name)), _VECTOR.fullmatch(str(name))
+        key = str(variable.attrs.get(v.OBSM_KEY, ""))
+        if key and v.is_own(name, variable.attrs):
+            # What an output shows already is not centred and scaled again.
+            self.obsm[key] = replace(array, is_shown=True)
+            if points:
+                self.points[points[1]] = key
+        elif points and array.shape[1] == DIMENSIONS[points[1]]:
+            self.points[points[1]] = key = f"X_umap_{points[1]}"
+            self.obsm[key] = array
+        elif vector:
+            self.vectors.append((vector[1], array))
+        elif str(variable.dims[1]).startswith("axis_") and array.shape[1] <= len(v.AXES):
+            self.embeddings[str(name)] = array
+        else:
+            self.obsm[str(name)] = array
+
+    def _add_column(self, ds: xr.Dataset, name: Hashable) -> None:
+        variable = ds.variables[name]
+        attributes = variable.attrs
+        own = v.is_own(name, attributes)
+        key = str(attributes[v.KEY]) if own else str(name).removeprefix("obs_")
+        if own and str(attributes[v.OUTPUT]).endswith("/outliers"):
+            raise DataError("the codes that it belongs to are not there")
+        if key in self.obs:
+            raise DataError(f"another variable stands for obs {key!r}")
+        values = _array(variable)
+        if not are_codes(variable.dtype, attributes):
+            self.obs[key] = user_values.obs_column(self.source, key, values)
+            return
+        label = ds.variables.get(attributes.get(v.LABELS, f"{name}_label"))
+        read: Callable[[], list[str]] | None = None
+        if label is not None:
+            _check_labels(label, attributes[FLAG_VALUES])
+            read = partial(_read_labels, _array(label))
+        column = user_values.coded_column(key, values, attributes, read)
+        if v.COLORS in attributes:
+            column = replace(column, read_colors=partial(json.loads, attributes[v.COLORS]))
+        outliers = ds.variables.get(f"{name}_outliers")
+        if outliers is not None and outliers.dims == (v.CELL,):
+            column = replace(column, outliers=user_values.as_built(_array(outliers)))
+            self.has_outliers = True
+        self.obs[key] = column
+
+
+def _is_beside_others(ds: xr.Dataset, name: Hashable) -> bool:
+    """Tell whether a variable only names or accompanies others."""
+    if name in ds.dims or name in (v.CELL_ID, v.GENE_ID, v.CELL_NUMBER, *v.ENDS.values()):
+        return True
+    variable = ds.variables[name]
+    if v.CELL not in variable.dims:
+        return v.is_own(name, variable.attrs)
+    codes = ds.variables.get(str(name).removesuffix("_outliers"))
+    if not str(name).endswith("_outliers") or codes is None:
+        return False
+    return are_codes(codes.dtype, codes.attrs)
+
+
+def _default_options(ds: xr.Dataset, base: Catalogue | None, parts: _Parts) -> Options:
+    if base is None:
+        return Options(dataset_name=ds.attrs.get("name"), dataset_id=ds.attrs.get("id"))
+    # The base has the new names of what was renamed.
+    options = replace(base.options, rename=())
+    if options.obs_keys is not None:
+        options = replace(options, obs_keys=(*options.obs_keys, *parts.obs))
+    return options if parts.expression is None else replace(options, genes=None)
+
+
+def _with_embeddings(options: Options, base: Catalogue | None, parts: _Parts) -> Options:
+    """Choose the embeddings of the Dataset, where they are others than those found by name."""
+    if options.embeddings is not None or all(
+        key in ("X_umap", f"X_umap_{dimension}") for dimension, key in parts.points.items()
+    ):
+        return options
+    shown = {} if base is None else base.dataset.shown.as_options()
+    return replace(options, embeddings=tuple(sorted((shown | parts.points).items())))
+
+
+def _with_new(dataset: Dataset, parts: _Parts) -> Dataset:
+    """Show new embeddings where none of as many dimensions is shown, then new vector fields."""
+    for name, array in parts.embeddings.items():
+        dimension = f"{array.shape[1]}d"
+        if dimension not in dataset.shown.embeddings:
+            dataset, _ = assigned(dataset, {}, {name: array}, {})
+        elif dataset.shown.embeddings[dimension].key != name:
+            parts.left_out.append(
+                f"embedding {name!r} is not shown, since {dimension} has another; choose it with "
+                f"Options(embeddings={{{dimension[0]}: {name!r}}})"
             )
-        if len(self.ends) == len(v.ENDS):
-            graph = NeighbourGraph(None, edges=given.edges(*(self.ends[end] for end in v.ENDS)))
-            source = replace(source, connectivities=graph)
-        return source
-
-
-def _sort(ds: xr.Dataset, name: str, source: Source, parts: _Parts) -> None:
-    """Find out what a variable stands for."""
-    variable = ds.variables[name]
-    output = str(variable.attrs.get(v.OUTPUT, ""))
-    dims = tuple(map(str, variable.dims))
-    if dims == (v.EDGE,) and name in v.ENDS.values():
-        end = next(end for end, one in v.ENDS.items() if one == name)
-        parts.ends[end] = _array(variable)
-    elif dims == (v.CELL, v.GENE) and (name == v.EXPRESSION or output.startswith("var/")):
-        parts.expression = _array(variable)
-        parts.gene_ids = tuple(map(str, _names(ds, v.GENE_ID, v.GENE)))
-    elif dims[:1] == (v.CELL,) and len(dims) == 2:
-        _sort_array(name, variable, source, parts)
-    elif dims == (v.CELL,) and name not in (v.CELL_ID, v.CELL):
-        _sort_column(ds, name, source, parts)
-
-
-def _sort_array(name: str, variable: xr.Variable, source: Source, parts: _Parts) -> None:
-    array = given.obsm_entry(source, name, _array(variable))
-    attributes, stored = variable.attrs, str(variable.attrs.get(v.OBSM_KEY, ""))
-    points, vector = _POINTS.fullmatch(name), _VECTOR.fullmatch(name)
-    output = str(attributes.get(v.OUTPUT, ""))
-    # What an output shows already is not centred and scaled again.
-    array = replace(array, is_shown=bool(output))
-    if output.startswith("points/") or points:
-        dimension = output.partition("/")[2] or (points[1] if points else "")
-        key = stored or f"X_umap_{dimension}"
-        parts.obsm[key], parts.points[key] = array, dimension
-    elif output.startswith("vectors/") or vector:
-        parts.obsm[stored or "_".join(vector.groups() if vector else (name,))] = array
-    elif str(variable.dims[1]).startswith("axis_"):
-        parts.embeddings[name] = array
-    else:
-        parts.obsm[name] = array
-
-
-def _sort_column(ds: xr.Dataset, name: str, source: Source, parts: _Parts) -> None:
-    variable = ds.variables[name]
-    output, stem = str(variable.attrs.get(v.OUTPUT, "")), name.removesuffix("_outliers")
-    if output.endswith("/outliers") or (stem != name and f"{stem}_label" in ds.variables):
-        return  # goes with its codes
-    key = str(variable.attrs.get(v.KEY, name.removeprefix("obs_")))
-    if "flag_values" not in variable.attrs:
-        parts.obs[key] = given.obs_column(source, key, _array(variable))
-        return
-    column = _coded_column(ds, name, key)
-    outliers = ds.variables.get(f"{name}_outliers")
-    if outliers is not None and outliers.dims == (v.CELL,):
-        column = replace(column, outliers=given.as_built(_array(outliers)))
-    parts.obs[key] = column
-
-
-def _coded_column(ds: xr.Dataset, name: str, key: str) -> ObsColumn:
-    variable = ds.variables[name]
-    attributes = variable.attrs
-    flags = np.atleast_1d(np.asarray(attributes["flag_values"]))
-    label = ds.variables.get(f"{name}_label")
-    read: Callable[[], list[str]]
-    if label is not None:
-        read = partial(_read_labels, _array(label))
-    else:
-        read = partial(list, str(attributes.get("flag_meanings", "")).split())
-    n_labels = len(flags) if label is None else label.size
-    if n_labels != len(flags):
-        raise DataError(
-            f"the Dataset's {name!r} has {len(flags):,} flag_values, but {n_labels:,} labels"
-        )
-    column = given.coded_column(
-        key, da.asarray(_array(variable)), read, flags, attributes.get(v.MISSING)
-    )
-    if v.COLORS in attributes:
-        column = replace(column, read_colors=partial(json.loads, attributes[v.COLORS]))
-    return column
+    for name, array in parts.vectors:
+        try:
+            dataset, _ = assigned(dataset, {}, {}, {name: array})
+        except OptionError as problem:
+            parts.left_out.append(f"vector field {name!r} is left out: {problem}")
+    return dataset
 
 
 def _array(variable: xr.Variable) -> Any:
@@ -220,49 +306,45 @@ def _array(variable: xr.Variable) -> Any:
     return variable.data if variable.chunks is not None else variable.to_numpy()
 
 
-def _names(ds: xr.Dataset, name: str, dimension: str = "") -> Any:
-    """Read the names along a dimension; numbers where it has none, or None without one."""
-    if name in ds.variables:
-        return np.asarray(ds.variables[name].to_numpy(), dtype=object)
-    return np.arange(ds.sizes[dimension]).astype(str) if dimension else None
+def _names_along(ds: xr.Dataset, *names: str) -> xr.Variable | None:
+    """Return the first coordinate of these that is there."""
+    return next((ds.variables[name] for name in names if name in ds.variables), None)
+
+
+def _check_labels(label: xr.Variable, flags: Any) -> None:
+    if label.size != np.size(flags):
+        raise DataError(f"it has {np.size(flags):,} flag_values, but {label.size:,} labels")
 
 
 def _read_labels(labels: Any) -> list[str]:
     return [str(label) for label in np.asarray(labels).tolist()]
 
 
-def _read_gene_ids(names: tuple[str, ...], column: str) -> list[str]:
+def _read_gene_ids(names: Any, column: str) -> list[str]:
     del column  # the Dataset has the names of one
-    return list(names)
+    return _read_labels(names)
 
 
-def _var_keys(source: Source, options: Options) -> tuple[str, ...]:
-    column = options.gene_id_column
-    return source.var_keys if column == "index" else tuple({*source.var_keys, column})
-
-
-def _empty(ds: xr.Dataset) -> Source:
-    """Describe a dataset that has only its cells."""
-    n_cells = int(ds.sizes[v.CELL])
-    if v.CELL_ID in ds.variables:
-        names = as_text(da.asarray(_array(ds.variables[v.CELL_ID])))
-    else:
-        names = as_text(da.arange(n_cells))
-    attributes: Mapping[Any, Any] = ds.attrs
-    path = attributes.get("source")
+def _source_of_cells(ds: xr.Dataset) -> Source:
+    """Describe a dataset that has cells and nothing else."""
+    attributes, n_cells = ds.attrs, int(ds.sizes[v.CELL])
+    named = _names_along(ds, v.CELL_ID, v.CELL)
+    values = da.arange(n_cells) if named is None else _array(named)
+    names = as_text(user_values.as_dask(values))
+    found = attributes.get("source")
     return Source(
-        name="xarray Dataset" if path is None else f"xarray Dataset of {path}",
+        name="xarray Dataset" if found is None else f"xarray Dataset of {found}",
         storage=str(attributes.get("storage", "xarray")),
-        path=path,
-        is_backed=False,
+        path=attributes.get("path"),
+        is_backed=bool(attributes.get("is_backed", False)),
         n_cells=n_cells,
-        n_genes=0,
+        n_genes=int(attributes.get("n_genes", 0)),
         obs={},
         obsm={},
         expression=None,
         connectivities=None,
         var_keys=(),
-        cell_names=given.as_built(names),
-        read_gene_ids=partial(_read_gene_ids, ()),
+        cell_names=user_values.as_built(names),
+        read_gene_ids=partial(_read_gene_ids, []),
         latent_key=attributes.get("latent_key"),
     )

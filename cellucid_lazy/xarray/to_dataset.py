@@ -15,10 +15,17 @@ import xarray as xr
 
 from cellucid_lazy.catalogue import Catalogue
 from cellucid_lazy.engine.matrix import dense_array
+from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import scheduler_kwargs
 from cellucid_lazy.kinds import obs
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
-from cellucid_lazy.names import safe_name
+from cellucid_lazy.names import (
+    FLAG_MEANINGS,
+    FLAG_VALUES,
+    MISSING_CODE,
+    STORED_DTYPE,
+    safe_name,
+)
 from cellucid_lazy.xarray import variables as v
 
 # Text of any length, as xarray notes it: an array of it is written without being loaded first.
@@ -34,29 +41,30 @@ def to_dataset(
 ) -> xr.Dataset:
     """Make an xarray Dataset of outputs; no values are computed.
 
-    What names and labels need is read: names of genes, and the labels of text columns, which only
-    their values tell.
+    Names of genes are read, and the labels of text columns, which only their values tell.
 
     Parameters
     ----------
     catalogue
         Outputs on offer.
     names
-        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all.
+        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all. With
+        codes come their labels, outlier quantiles and centroids.
     index
         Read the names of cells and genes, and index them, so that ``.sel(gene_id="CD3E")`` works.
     edges
         Include the edges of the neighbour graph. Their number has to be known, so they are
-        counted at once, with a warning that says so.
+        counted at once, with a UserWarning that says so.
 
     Returns
     -------
     xarray.Dataset
         ``points_2d`` (cell, axis_2d); ``vector_<field>_2d``; ``expression`` (cell, gene), float32
         in lazy blocks; ``obs_<key>`` (cell), float32 or codes; for codes ``obs_<key>_label``,
-        ``_outliers``, ``_centroid_2d`` and ``_centroid_n``; ``edge_src`` and ``edge_dst`` (edge).
-        Values are never quantized. Attributes name each variable's output, its file and the type
-        in it.
+        ``_outliers``, ``_centroid_2d`` and ``_centroid_n``; ``edge_src`` and ``edge_dst`` (edge),
+        which number cells as ``cell_number`` does. Coordinates are ``cell_id``, ``gene_id`` and
+        the names of axes. Values are never quantized. Attributes name each variable's output, its
+        key, its file and the type in it.
 
     Raises
     ------
@@ -86,58 +94,62 @@ def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.
     shown = catalogue.dataset.shown
     for text, name in catalogue.listed("points").items():
         if not name.part:
-            attributes = v.attributes(catalogue[text], name.key)
+            variable = v.points_name(name.key)
+            attributes = v.attributes(catalogue[text], name.key, variable)
             attributes[v.OBSM_KEY] = shown.embeddings[name.key].as_option()
-            found[v.points_name(name.key)] = xr.Variable(
-                (v.CELL, v.axis(name.key)), whole[text].array, attributes
-            )
+            dims = (v.CELL, v.axis(name.key))
+            found[variable] = xr.Variable(dims, whole[text].array, attributes)
     for text, name in catalogue.listed("vectors").items():
         field, _, dimension = name.key.rpartition("/")
-        attributes = v.attributes(catalogue[text], name.key)
+        variable = v.distinct(v.vector_name(field, dimension), found.__contains__)
+        attributes = v.attributes(catalogue[text], name.key, variable)
         attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
-        variable = xr.Variable((v.CELL, v.axis(dimension)), whole[text].array, attributes)
-        found[v.distinct(v.vector_name(field, dimension), found.__contains__)] = variable
+        dims = (v.CELL, v.axis(dimension))
+        found[variable] = xr.Variable(dims, whole[text].array, attributes)
 
 
 def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
-    usable = obs.required(catalogue.dataset)
-    listed = {text: name for text, name in catalogue.listed("obs").items() if name.key in usable}
-    dimensions = tuple(catalogue.dataset.shown.embeddings)
-    named = v.fields(dict.fromkeys(name.key for name in listed.values()), dimensions)
-    for text, name in listed.items():
-        names, output = named[name.key], catalogue[text]
-        attributes = v.attributes(output, name.key)
-        if name.part == "values":
-            found[names.values] = xr.Variable(v.CELL, whole[text].array, attributes)
-        elif name.part == "outliers":
-            found[names.outliers] = xr.Variable(v.CELL, whole[text].array, attributes)
-        else:
+    """Add columns whole: outlier quantiles go with the codes, whichever of them was chosen."""
+    listed = {name.key for name in catalogue.listed("obs").values()}
+    keys = [key for key in obs.required(catalogue.dataset) if key in listed]
+    named = v.column_names(keys, catalogue.dataset.shown.embeddings)
+    for name in obs.names(catalogue.dataset, keys):
+        names, output = named[name.key], obs.build(catalogue.dataset, name)
+        variable = names.outliers if name.part == "outliers" else names.values
+        attributes = v.attributes(output, name.key, variable)
+        if name.part == "codes":
             _add_codes(output, names, attributes, found)
+        else:
+            values = obs.build(whole.dataset, name).array
+            found[variable] = xr.Variable(v.CELL, values, attributes)
 
 
 def _add_codes(
-    output: Any, names: v.Fields, attributes: dict[str, Any], found: dict[str, xr.Variable]
+    output: Output, names: v.ColumnNames, attributes: dict[str, Any], found: dict[str, xr.Variable]
 ) -> None:
-    labels = output.labels
-    codes = np.arange(len(labels), dtype=output.dtype)
+    labels, dtype = output.labels or (), output.dtype
     attributes |= {
-        "flag_values": codes,
-        "flag_meanings": v.meanings(labels),
-        v.MISSING: output.dtype.type(np.iinfo(output.dtype).max),
+        FLAG_VALUES: np.arange(len(labels), dtype=dtype),
+        FLAG_MEANINGS: v.meanings(labels),
+        MISSING_CODE: dtype.type(np.iinfo(dtype).max),
+        v.LABELS: names.label,
     }
     if output.colors:
         attributes[v.COLORS] = json.dumps(output.colors)
     found[names.values] = xr.Variable(v.CELL, output.array, attributes)
-    key = {v.KEY: attributes[v.KEY]}
-    found[names.label] = xr.Variable(names.category, np.array(labels, dtype=object), key)
+
+    def add(variable: str, dims: Any, values: Any) -> None:
+        own = {v.KEY: attributes[v.KEY], v.VARIABLE: variable}
+        found[variable] = xr.Variable(dims, values, own)
+
+    add(names.label, names.category, np.array(labels, dtype=object))
     for statistic, centroids in output.statistics.items():
         dimension = statistic.removeprefix("centroids/")
         if dimension in DIMENSIONS:
             dims = (names.category, v.axis(dimension))
-            found[names.centroid_of(dimension)] = xr.Variable(dims, centroids[:, :-1], key)
+            add(names.centroid_of(dimension), dims, centroids[:, :-1])
             # As many in each embedding, but for cells that one of them lacks: the last one's.
-            counts = centroids[:, -1].astype(np.int64)
-            found[names.centroid_n] = xr.Variable(names.category, counts, key)
+            add(names.centroid_n, names.category, centroids[:, -1].astype(np.int64))
 
 
 def _add_expression(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
@@ -149,15 +161,21 @@ def _add_expression(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None
     every = positions == list(range(dataset.expression.shape[1]))
     values = dense_array(dataset.expression, None if every else positions, dataset.sizes)
     first = catalogue[next(iter(genes))]
-    attributes = {v.OUTPUT: "var/*", v.STORED: first.dtype.name, v.FILE: "var/<gene>.values.*"}
+    attributes = {
+        v.OUTPUT: "var/*",
+        v.VARIABLE: v.EXPRESSION,
+        STORED_DTYPE: first.dtype.name,
+        v.FILE: "var/<gene>.values.*",
+    }
     found[v.EXPRESSION] = xr.Variable((v.CELL, v.GENE), values, attributes)
 
 
 def _add_edges(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
+    n_cells = catalogue.source.n_cells
     warnings.warn(
         f"{catalogue.source.name}: edges are counted now, which reads the neighbour graph",
         UserWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
     ends = {name.key: catalogue[text] for text, name in catalogue.listed("connectivity").items()}
     arrays = {end: output.array for end, output in ends.items()}
@@ -168,7 +186,12 @@ def _add_edges(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
     for end, array in arrays.items():
         known = array.copy()
         known._chunks = (tuple(lengths),)  # what compute_chunk_sizes does, once for both
-        found[v.ENDS[end]] = xr.Variable(v.EDGE, known, v.attributes(ends[end], end))
+        variable = v.ENDS[end]
+        found[variable] = xr.Variable(v.EDGE, known, v.attributes(ends[end], end, variable))
+    # Edges go by these, also when cells are selected.
+    numbers = np.arange(n_cells, dtype=next(iter(ends.values())).dtype)
+    own = {v.VARIABLE: v.CELL_NUMBER, v.N_CELLS: n_cells}
+    found[v.CELL_NUMBER] = xr.Variable(v.CELL, numbers, own)
 
 
 def _coordinates(catalogue: Catalogue, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
@@ -193,18 +216,24 @@ def _as_text(names: da.Array) -> da.Array:
 
 
 def _attributes(catalogue: Catalogue) -> dict[str, Any]:
+    """Describe the dataset; stores take text and numbers."""
     dataset, source = catalogue.dataset, catalogue.source
     found = {
-        "source": source.path or source.name,
-        "storage": source.storage,
+        "source": source.name,
         "id": catalogue.options.dataset_id or safe_name(dataset.name),
         "name": dataset.name,
+        "storage": source.storage,
+        "is_backed": int(source.is_backed),
+        "n_genes": source.n_genes,
+        # Stores list variables by name.
+        "obs_keys": json.dumps(list(dataset.obs_keys)),
         "cellucid_lazy_version": version("cellucid-lazy"),
     }
-    # Stores list variables by name.
-    found["obs_keys"] = json.dumps(list(dataset.obs_keys))
-    if dataset.latent_key is not None:
-        found["latent_key"] = dataset.latent_key
-    if dataset.shown.umap_resolution is not None:
-        found["umap_resolution"] = json.dumps(dict(dataset.shown.umap_resolution))
-    return found
+    latent_key = source.latent_key or dataset.latent_key
+    resolution = dataset.shown.umap_resolution
+    more = {
+        "path": source.path,
+        "latent_key": latent_key,
+        "umap_resolution": None if resolution is None else json.dumps(dict(resolution)),
+    }
+    return {**found, **{key: value for key, value in more.items() if value is not None}}

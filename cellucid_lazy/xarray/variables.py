@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cellucid_lazy.names import STORED_DTYPE
+
+if TYPE_CHECKING:
+    from cellucid_lazy.engine.output import Output
 
 CELL, GENE, EDGE = "cell", "gene", "edge"
 CELL_ID, GENE_ID = "cell_id", "gene_id"
 EXPRESSION = "expression"
 AXES = "xyz"
-# By the end of an edge.
+# By the end of an edge; and how these number the cells.
 ENDS = {"src": "edge_src", "dst": "edge_dst"}
+CELL_NUMBER = "cell_number"
 
 # Attributes of variables: the output, the key it is of, its file and the type in it.
-OUTPUT, KEY, FILE, STORED = "output", "key", "file", "stored_dtype"
-# Of embeddings and vector fields: the key in obsm. Of labels: their colours, as JSON.
-OBSM_KEY, COLORS = "obsm_key", "colors"
-# Of codes. CF's own attributes for codes are flag_values and flag_meanings.
-MISSING = "missing_code"
+OUTPUT, KEY, FILE = "output", "key", "file"
+# The variable itself: what is computed from it keeps its attributes, and has another name.
+VARIABLE = "variable"
+# Of embeddings and vector fields: the key in obsm. Of codes: the variable with their labels, and
+# the colours of these, as JSON.
+OBSM_KEY, LABELS, COLORS = "obsm_key", "labels", "colors"
+# Of the numbers of cells: how many cells they number.
+N_CELLS = "n_cells"
 
 # What netCDF and zarr take in the name of a variable.
 _ODD = re.compile(r"[^\w.+-]+")
 
 
-class Fields(NamedTuple):
+class ColumnNames(NamedTuple):
     """Names of the variables of an obs column; those of a category end with what they hold."""
 
     values: str
@@ -54,7 +63,7 @@ def vector_name(field: str, dimension: str) -> str:
     return f"vector_{_ODD.sub('_', field)}_{dimension}"
 
 
-def fields(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, Fields]:
+def column_names(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, ColumnNames]:
     """Name the variables of obs columns; two never share one, whatever their keys.
 
     Parameters
@@ -74,7 +83,7 @@ def fields(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, Fields]:
     found = {}
     for key in keys:
         for stem in _stems(f"obs_{_ODD.sub('_', key)}"):
-            names = Fields(
+            names = ColumnNames(
                 stem,
                 f"{stem}_label",
                 f"{stem}_outliers",
@@ -91,7 +100,7 @@ def fields(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, Fields]:
 
 
 def distinct(name: str, taken: Callable[[str], bool]) -> str:
-    """Find a name that is not taken: the one given, or with a number behind it."""
+    """Return the name given, with a number added if it is taken."""
     return next(stem for stem in _stems(name) if not taken(stem))
 
 
@@ -104,11 +113,16 @@ def _stems(name: str) -> Iterator[str]:
 
 
 def meanings(labels: Iterable[str]) -> str:
-    """Write labels as CF does: in one text, so blanks within them are replaced."""
+    """Join labels into one text, as CF has them: blanks within a label become ``_``."""
     return " ".join(re.sub(r"\s+", "_", label) or "_" for label in labels)
 
 
-def attributes(output: Any, key: str) -> dict[str, Any]:
+def attributes(output: Output, key: str, variable: str) -> dict[str, Any]:
     """Name the output that a variable stands for, its file and the type in it."""
-    found = {OUTPUT: output.name, KEY: key, STORED: output.dtype.name}
+    found = {OUTPUT: output.name, KEY: key, VARIABLE: variable, STORED_DTYPE: output.dtype.name}
     return {**found, FILE: output.path} if output.path else found
+
+
+def is_own(name: Hashable, attributes: Mapping[Any, Any]) -> bool:
+    """Tell whether a variable is one that `to_dataset` made, still under its name."""
+    return VARIABLE in attributes and bool(attributes[VARIABLE] == name)
