@@ -266,8 +266,9 @@ class Catalogue(Mapping[str, Output]):
         n_cells = self.source.n_cells
         if not isinstance(cell, slice):
             cell = np.atleast_1d(np.asarray(cell))
-            fits = cell.dtype.kind in "iu" or not len(cell) or cell.shape == (n_cells,)
-            if cell.ndim != 1 or cell.dtype.kind not in "biuf" or not fits:
+            cell = cell if len(cell) else cell.astype(np.intp)
+            is_mask = cell.dtype == bool and cell.shape == (n_cells,)
+            if cell.ndim != 1 or not (is_mask or cell.dtype.kind in "iu"):
                 raise OptionError(
                     f"{self.source.name}: isel(cell=...): give a slice, positions, or a mask of "
                     f"{n_cells:,} cells, not {cell.dtype} of shape {cell.shape}"

@@ -1,4 +1,4 @@
-"""Outputs as labelled arrays: average expression of some genes in every cell type.
+"""Labelled, lazy arrays: average expression by cell type, and a score that goes to the viewer.
 
 Run it as ``python xarray_analysis.py [ATLAS]``; without an atlas it makes one. A given atlas needs
 a column ``cell_type`` and the genes below.
@@ -8,9 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import dask.array as da
-import xarray
-
 import cellucid_lazy as cl
 from cellucid_lazy.demo import write_demo
 
@@ -18,26 +15,20 @@ GENES = ["CD3E", "MS4A1", "LYZ", "NKG7"]
 
 
 def main(atlas: Path) -> None:
-    """Group cells by type without holding the matrix."""
-    cat = cl.outputs(atlas)
-    genes = da.stack([cat[f"var/{gene}"].array for gene in GENES], axis=1)
-    cell_type = cat["obs/cell_type/codes"]
+    """Group cells by type without holding the matrix, and export what was computed."""
+    ds = cl.to_dataset(cl.outputs(atlas), index=True)
+    print(dict(ds.sizes))
 
-    data = xarray.Dataset(
-        {
-            "expression": (("cell", "gene"), genes),
-            "points": (("cell", "axis"), cat["points/2d"].array),
-            "cell_type": ("cell", cell_type.array),
-        },
-        coords={"gene": GENES, "axis": ["x", "y"]},
-    )
-    print(dict(data.sizes))
+    markers = ds.expression.sel(gene_id=GENES)
+    means = markers.groupby(ds.cellucid.labels("cell_type")).mean()
+    print(means.transpose("cell_type", "gene").to_pandas().set_axis(GENES, axis=1).round(2))
 
-    data = data.compute()  # one pass over the stored matrix for all four genes
-    means = data["expression"].groupby(data["cell_type"]).mean()
-    table = means.to_pandas()
-    table.index = [cell_type.labels[code] for code in table.index]
-    print(table.round(2))
+    # A new column of obs; what is not computed here is read when it is exported.
+    scored = cl.from_dataset(ds.assign(t_cell_score=markers.isel(gene=0) - markers.isel(gene=1)))
+    print(cl.to_frame(scored, ["obs/cell_type", "obs/t_cell_score"]).head(3))
+    with tempfile.TemporaryDirectory() as folder:
+        cl.to_directory(scored.select("obs/*"), Path(folder) / "scored")
+        print(sorted(path.name for path in Path(folder).rglob("t_cell_score.*")))
 
 
 if __name__ == "__main__":

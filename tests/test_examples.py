@@ -14,7 +14,7 @@ SAYS = {
     "cluster": "out: 2,023 files",
     "live_server": "var/CD3E.values.f32: 2,000 bytes",
     "selected_outputs": "markers: 22 files",
-    "xarray_analysis": "CD4 T cells",
+    "xarray_analysis": "t_cell_score.values.f32",
 }
 
 

@@ -108,8 +108,8 @@ def _checked(source: Source, name: str, values: Any) -> Any:
     if hasattr(values, "dims"):
         if values.dims[:1] != ("cell",):
             raise DataError(f"{name} has dimensions {values.dims}; the first has to be 'cell'")
-        named = values.coords.get("cell_id", values.coords.get("cell"))
-        check_cells(source, name, values.shape, None if named is None else named.data)
+        named = [values.coords[key] for key in ("cell_id", "cell") if key in values.coords]
+        check_cells(source, name, values.shape, named[0].data if named else None)
         return values.data if isinstance(values.data, da.Array) else values.to_numpy()
     if isinstance(values, pd.api.extensions.ExtensionArray):
         values = pd.Series(values)

@@ -83,7 +83,7 @@ def from_dataset(
     if "umap_resolution" in ds.attrs:
         resolution = json.loads(ds.attrs["umap_resolution"])
         dataset = replace(dataset, shown=dataset.shown._replace(umap_resolution=resolution))
-    dataset = _with_new(dataset, parts)
+    dataset = _with_vectors(dataset, parts)
     for sentence in parts.left_out:
         warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
     return Catalogue(dataset)
@@ -251,12 +251,11 @@ def _is_beside_others(ds: xr.Dataset, name: Hashable) -> bool:
     if name in ds.dims or name in (v.CELL_ID, v.GENE_ID, v.CELL_NUMBER, *v.ENDS.values()):
         return True
     variable = ds.variables[name]
-    if v.CELL not in variable.dims:
-        return v.is_own(name, variable.attrs)
-    codes = ds.variables.get(str(name).removesuffix("_outliers"))
-    if not str(name).endswith("_outliers") or codes is None:
-        return False
-    return are_codes(codes.dtype, codes.attrs)
+    stem, _, part = str(name).rpartition("_")
+    codes = ds.variables.get(stem)
+    if part in ("label", "outliers") and codes is not None:
+        return are_codes(codes.dtype, codes.attrs)
+    return v.CELL not in variable.dims and v.is_own(name, variable.attrs)
 
 
 def _default_options(ds: xr.Dataset, base: Catalogue | None, parts: _Parts) -> Options:
@@ -270,25 +269,24 @@ def _default_options(ds: xr.Dataset, base: Catalogue | None, parts: _Parts) -> O
 
 
 def _with_embeddings(options: Options, base: Catalogue | None, parts: _Parts) -> Options:
-    """Choose the embeddings of the Dataset, where they are others than those found by name."""
-    if options.embeddings is not None or all(
-        key in ("X_umap", f"X_umap_{dimension}") for dimension, key in parts.points.items()
-    ):
-        return options
+    """Choose the embeddings of the Dataset, where others would be found by name."""
     shown = {} if base is None else base.dataset.shown.as_options()
-    return replace(options, embeddings=tuple(sorted((shown | parts.points).items())))
+    shown |= parts.points
+    found = {f"{array.shape[1]}d": name for name, array in parts.embeddings.items()} | shown
+    usual = all(key in ("X_umap", f"X_umap_{dimension}") for dimension, key in found.items())
+    if usual or options.embeddings is not None:
+        return options
+    return replace(options, embeddings=tuple(sorted(found.items())))
 
 
-def _with_new(dataset: Dataset, parts: _Parts) -> Dataset:
-    """Show new embeddings where none of as many dimensions is shown, then new vector fields."""
+def _with_vectors(dataset: Dataset, parts: _Parts) -> Dataset:
+    """Add new vector fields, and note what of the Dataset is not shown."""
+    shown = [one.key for one in dataset.shown.embeddings.values()]
     for name, array in parts.embeddings.items():
-        dimension = f"{array.shape[1]}d"
-        if dimension not in dataset.shown.embeddings:
-            dataset, _ = assigned(dataset, {}, {name: array}, {})
-        elif dataset.shown.embeddings[dimension].key != name:
+        if name not in shown:
             parts.left_out.append(
-                f"embedding {name!r} is not shown, since {dimension} has another; choose it with "
-                f"Options(embeddings={{{dimension[0]}: {name!r}}})"
+                f"embedding {name!r} is not shown; choose it with "
+                f"Options(embeddings={{{array.shape[1]}: {name!r}}})"
             )
     for name, array in parts.vectors:
         try:

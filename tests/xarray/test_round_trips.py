@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::cellucid_lazy.LeftOutWarning"),
     pytest.mark.filterwarnings("ignore:.*edges are counted now"),
     # zarr warns that text of v3 has no specification yet.
+    pytest.mark.filterwarnings("ignore:The 'generic' unit"),  # flox, on import
     pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification"),
 ]
 

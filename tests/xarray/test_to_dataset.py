@@ -243,7 +243,7 @@ def test_it_pickles(ds):
 
 
 def test_labels_of_missing_cells_are_missing(ds, adata):
-    found = pd.Series(ds.cellucid.labels("cell type").values)
+    found = pd.Series(ds.cellucid.labels("cell type").values, dtype=object)
     expected = adata.obs["cell type"].astype(object).reset_index(drop=True)
     pd.testing.assert_series_equal(found, expected, check_names=False)
     part = ds.isel(cell=[7, 3]).cellucid.labels("sample")
