@@ -152,7 +152,7 @@ def several(path, group, form):
 )
 def test_one_of_several_is_opened(group, kind, argument, form, tmp_path, capsys):
     path = several(tmp_path / f"a.{form}", group, form)
-    said = rf"is a {kind} of prot, rna; open one with {argument}='prot' \(--{argument}\)"
+    said = rf"is a {kind} of prot, rna; open one with {argument}='prot' \(--{argument} prot\)"
     with pytest.raises(cl.DataError, match=said):
         cl.open(path)
     catalogue = cl.outputs(cl.open(path, **{argument: "prot"}))
