@@ -24,7 +24,7 @@ from cellucid_lazy.catalogue import Catalogue, outputs
 from cellucid_lazy.codecs.gzip import Gzip
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import memory_budget as settle_budget
-from cellucid_lazy.errors import ClosedError, DataError, missing_key
+from cellucid_lazy.errors import ClosedError, DataError, OptionError, missing_key
 from cellucid_lazy.export import to_bytes
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
 from cellucid_lazy.names import name_problems, safe_name
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 # The reference's level.
 _GZIP = Gzip(6)
+
+
+# Files of a server are float32, and compressed on the way.
+_SETTLED = frozenset(
+    {"compression", "var_quantization", "obs_continuous_quantization", "manifest_shape"}
+)
 
 
 class AnnDataAdapter:
@@ -104,6 +110,11 @@ class AnnDataAdapter:
         if not isinstance(adata, (Source, str, os.PathLike)):
             # Of an object the reference knows no file, whether or not it is backed by one.
             self.adata, source = adata, replace(source, path=None, storage="memory")
+        for name in _SETTLED & set(options):
+            raise OptionError(
+                f"{name}= does not apply: an adapter answers float32 in the live shape, "
+                "compressed where it is asked to with compress=True"
+            )
         settings = Options(
             latent_key=latent_key,
             gene_id_column=gene_id_column or "index",
@@ -534,7 +545,7 @@ class _Passes:
     Parameters
     ----------
     budget
-        Memory of a pass. A quarter as much is kept of what was made last, and made at a time.
+        Memory of a pass. Latest results are kept, up to a quarter of it.
     n_bytes
         Size of a file, about.
     """

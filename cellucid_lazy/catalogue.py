@@ -11,6 +11,8 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
+from dask.base import is_dask_collection
 
 from cellucid_lazy.codecs import codec_for
 from cellucid_lazy.engine.output import Output
@@ -31,7 +33,7 @@ from cellucid_lazy.names import Name, kind_of, name_problems
 from cellucid_lazy.options import Options
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.readers.subset import subset
-from cellucid_lazy.readers.user_values import obs_column, obsm_entry
+from cellucid_lazy.readers.user_values import checked, obs_column, obsm_entry
 from cellucid_lazy.show import as_html, as_text, format_shape
 from cellucid_lazy.source import Source
 
@@ -126,6 +128,10 @@ class Catalogue(Mapping[str, Output]):
     def find(self, name: str) -> Name:
         """Look up the parts of a name, or raise MissingKeyError; for use inside this library."""
         if name not in self:
+            key = str(name).partition("/")[2].rpartition("/")[0]
+            for sentence in self.source.left_out:
+                if key and sentence.startswith(f"obs column {key!r} is left out"):
+                    raise DataError(f"{self.source.name}: {sentence}")
             raise missing_key("output", str(name), self, where=self.source.name)
         return self.listed(kind_of(name))[name]
 
@@ -230,7 +236,7 @@ class Catalogue(Mapping[str, Output]):
         return Catalogue(dataset, frozenset(selected))
 
     def unquantized(self) -> Catalogue:
-        """Offer continuous values as float32; for use inside this library."""
+        """Offer continuous values as float32, to compute with, whatever the options encode."""
         options = replace(self.options, var_quantization=None, obs_continuous_quantization=None)
         dataset = replace(self._dataset, options=options, shared=Shared())
         return Catalogue(dataset, self._selected)
@@ -265,6 +271,9 @@ class Catalogue(Mapping[str, Output]):
         """
         n_cells = self.source.n_cells
         if not isinstance(cell, slice):
+            if str(getattr(cell, "dtype", "")) in ("bool", "boolean"):
+                # A mask that names its cells has to name these.
+                cell = checked(self.source, f"{self.source.name}: isel(cell=...)", cell)
             cell = np.atleast_1d(np.asarray(cell))
             cell = cell if len(cell) else cell.astype(np.intp)
             is_mask = cell.dtype == bool and cell.shape == (n_cells,)
@@ -365,11 +374,16 @@ class Catalogue(Mapping[str, Output]):
             When an embedding or a vector field has a number of columns that is not shown.
         """
         source = self.source
+        obs, embeddings, vectors = (
+            _by_name(name, values)
+            for name, values in {"obs": obs, "embeddings": embeddings, "vectors": vectors}.items()
+        )
+        self._check_plain(obs)
         new, keys = assigned(
             self._dataset,
-            {key: obs_column(source, key, one) for key, one in (obs or {}).items()},
-            {key: obsm_entry(source, key, one) for key, one in (embeddings or {}).items()},
-            {key: obsm_entry(source, key, one) for key, one in (vectors or {}).items()},
+            {key: obs_column(source, key, one) for key, one in obs.items()},
+            {key: obsm_entry(source, key, one) for key, one in embeddings.items()},
+            {key: obsm_entry(source, key, one) for key, one in vectors.items()},
         )
         whole = Catalogue(replace(new, choice={}))
         if self._selected is None:
@@ -382,6 +396,20 @@ class Catalogue(Mapping[str, Output]):
             if (kind, name.key) in keys
         ]
         return whole.select(*kept, *added)
+
+    def _check_plain(self, obs: Mapping[str, Any]) -> None:
+        """Warn of lazy values that may be made of quantized ones."""
+        options = self.options
+        if options.var_quantization is None and options.obs_continuous_quantization is None:
+            return
+        for key, values in obs.items():
+            if is_dask_collection(values) and np.dtype(values.dtype) in (np.uint8, np.uint16):
+                warnings.warn(
+                    f"{self.source.name}: obs {key!r} holds {values.dtype}; if it was computed "
+                    "from outputs, these are quantized: compute it from catalogue.unquantized()",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def _all_matching(self, patterns: Iterable[str]) -> set[str]:
         found: set[str] = set()
@@ -436,6 +464,20 @@ class Catalogue(Mapping[str, Output]):
             yield from (row.cells for row in rows[:_MAX_ROWS])
             if len(rows) > _MAX_ROWS:
                 yield Row(f"... and {len(rows) - _MAX_ROWS:,} more of {kind}/*").cells
+
+
+def _by_name(argument: str, values: Any) -> Mapping[Any, Any]:
+    """Return what is assigned, by name; columns of a DataFrame have theirs."""
+    if values is None:
+        return {}
+    if isinstance(values, pd.DataFrame):
+        return {str(key): values.iloc[:, at] for at, key in enumerate(values.columns)}
+    if not isinstance(values, Mapping):
+        raise OptionError(
+            f"{argument}: give values by name, such as {argument}={{'name': values}}, not "
+            f"{type(values).__name__}"
+        )
+    return values
 
 
 def _may_match(pattern: str, start: str) -> bool:

@@ -125,6 +125,8 @@ _WAY_OUT = (
 # Attributes of codes in xarray; the first two are those of the CF conventions.
 FLAG_VALUES, FLAG_MEANINGS, MISSING_CODE = "flag_values", "flag_meanings", "missing_code"
 STORED_DTYPE = "stored_dtype"
+# The labels as JSON, where flag_meanings had to change them.
+TRUE_LABELS = "true_labels"
 
 
 def are_codes(dtype: Any, attributes: Mapping[Any, Any]) -> bool:

@@ -101,7 +101,7 @@ def build(dataset: Dataset, name: Name) -> Output:
 
 
 def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
-    """Read columns into a table: categoricals with their labels, and float32.
+    """Read columns into a table: categoricals with their labels, and numbers as they are stored.
 
     Raises
     ------
@@ -115,8 +115,8 @@ def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
         key: category(dataset, key).labels for key in keys if dataset.column(key).kind == "category"
     }
     arrays = {
-        key: category(dataset, key).codes if key in labels else _continuous(dataset, key)
-        for key in keys
+        key: category(dataset, key).codes if key in labels else column.array(dataset.sizes)
+        for key, column in ((key, dataset.column(key)) for key in keys)
     }
     (found,) = dask.compute(arrays, **scheduler_kwargs())
     columns = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -79,7 +80,8 @@ def _problem(dataset: Dataset, build: Callable[[], da.Array]) -> str:
         blocks = build().to_delayed().ravel()
         dask.compute([dask.delayed(len)(block) for block in blocks], **scheduler_kwargs())
     except DataError as problem:
-        return str(problem).removeprefix(f"{dataset.source.name}: ")
+        reason = str(problem).removeprefix(f"{dataset.source.name}: ")
+        return re.sub(r"^obs column '.*?': ", "", reason)
     return ""
 
 

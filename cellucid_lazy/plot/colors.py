@@ -40,7 +40,7 @@ def find_output(catalogue: Catalogue, color: str) -> tuple[str, Output]:
     Returns
     -------
     tuple
-        The key of the column, or the gene, and its output. Values are not quantized.
+        What to call it, by its key, and its output. Values are not quantized.
 
     Raises
     ------
@@ -57,7 +57,8 @@ def find_output(catalogue: Catalogue, color: str) -> tuple[str, Output]:
     dataset = catalogue.dataset
     options = replace(dataset.options, var_quantization=None, obs_continuous_quantization=None)
     plain = Catalogue(replace(dataset, options=options).for_call())
-    return name.key, plain[str(name)]
+    title = f"{name.key} outliers" if name.part == "outliers" else name.key
+    return title, plain[str(name)]
 
 
 def _find_name(catalogue: Catalogue, color: str) -> Name:

@@ -63,6 +63,8 @@ def draw(
             f"a catalogue is needed, not {type(catalogue).__name__}: pass what cl.outputs(...) "
             "returns"
         )
+    if ax is not None and not hasattr(ax, "imshow"):
+        raise OptionError(f"ax must be one matplotlib Axes, not {type(ax).__name__}")
     dataset = catalogue.dataset
     shown = _shown(dataset, dim)
     title, output = format_count(dataset.source.n_cells, "cell"), None

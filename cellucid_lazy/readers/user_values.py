@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import map_indexed, whole_rows
-from cellucid_lazy.names import FLAG_MEANINGS, FLAG_VALUES, MISSING_CODE, are_codes
+from cellucid_lazy.names import FLAG_MEANINGS, FLAG_VALUES, MISSING_CODE, TRUE_LABELS, are_codes
 from cellucid_lazy.readers.elements import check_numeric, obsm_array
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
@@ -55,7 +56,7 @@ def obs_column(source: Source, key: str, values: Any) -> ObsColumn:
         When the length, the cells or the type do not fit.
     """
     name = f"{source.name}: obs {key!r}"
-    array = _checked(source, name, values)
+    array = checked(source, name, values)
     if array.ndim != 1:
         raise DataError(f"{name} has shape {array.shape}, but one value per cell is needed")
     attributes = getattr(values, "attrs", {})
@@ -93,7 +94,7 @@ def obsm_entry(source: Source, key: int | str, values: Any) -> ObsmArray:
         When the length, the cells or the type do not fit.
     """
     name = f"{source.name}: obsm {key!r}"
-    array = _checked(source, name, values)
+    array = checked(source, name, values)
     if isinstance(array, da.Array):
         check_numeric(array.dtype, name)
         whole = whole_rows(array) if array.ndim == 2 else array
@@ -103,8 +104,14 @@ def obsm_entry(source: Source, key: int | str, values: Any) -> ObsmArray:
     return obsm_array(MemoryArray(array, f"user-{tokenize(array)}"))
 
 
-def _checked(source: Source, name: str, values: Any) -> Any:
-    """Refuse values of other cells; xarray's become dask or NumPy."""
+def checked(source: Source, name: str, values: Any) -> Any:
+    """Refuse values of other cells; xarray's become dask or NumPy.
+
+    Raises
+    ------
+    DataError
+        When there are more or fewer than cells, or they name other cells.
+    """
     if hasattr(values, "dims"):
         if values.dims[:1] != ("cell",):
             raise DataError(f"{name} has dimensions {values.dims}; the first has to be 'cell'")
@@ -186,7 +193,7 @@ def coded_column(
         ``flag_values``, the code of each label; ``flag_meanings``, the labels in one text; and
         ``missing_code``, if any.
     read_labels
-        Reads the labels. Default: those of ``flag_meanings``.
+        Reads the labels. Default: those of ``true_labels``, as JSON, else of ``flag_meanings``.
 
     Returns
     -------
@@ -201,7 +208,9 @@ def coded_column(
     """
     flags = np.atleast_1d(np.asarray(attributes[FLAG_VALUES]))
     if read_labels is None:
-        labels = str(attributes.get(FLAG_MEANINGS, "")).split()
+        labels = json.loads(attributes.get(TRUE_LABELS, "null"))
+        if labels is None:
+            labels = str(attributes.get(FLAG_MEANINGS, "")).split()
         if len(labels) != len(flags):
             raise DataError(
                 f"obs {key!r} has {len(flags):,} {FLAG_VALUES}, but {len(labels):,} {FLAG_MEANINGS}"

@@ -66,6 +66,8 @@ def from_dataset(
     DataError
         When there is no dimension ``cell``, or the cells are not those of `base`.
     """
+    if not isinstance(ds, xr.Dataset):
+        raise OptionError(f"an xarray.Dataset is needed, not {type(ds).__name__}")
     if v.CELL not in ds.sizes:
         raise DataError(f"the Dataset has no dimension {v.CELL!r}, only {list(ds.sizes)}")
     source = _source_of_cells(ds) if base is None else base.source

@@ -17,6 +17,7 @@ from cellucid_lazy.catalogue import Catalogue
 from cellucid_lazy.engine.matrix import dense_array
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import scheduler_kwargs
+from cellucid_lazy.errors import OptionError
 from cellucid_lazy.kinds import obs
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.names import (
@@ -24,6 +25,7 @@ from cellucid_lazy.names import (
     FLAG_VALUES,
     MISSING_CODE,
     STORED_DTYPE,
+    TRUE_LABELS,
     safe_name,
 )
 from cellucid_lazy.xarray import variables as v
@@ -73,6 +75,11 @@ def to_dataset(
     MissingKeyError
         When a name or pattern matches nothing.
     """
+    if not isinstance(catalogue, Catalogue):
+        raise OptionError(
+            f"a catalogue is needed, not {type(catalogue).__name__}: pass what cl.outputs(...) "
+            "returns"
+        )
     if names is not None:
         catalogue = catalogue.select(*([names] if isinstance(names, str) else names))
     whole = catalogue.unquantized()
@@ -134,6 +141,9 @@ def _add_codes(
         MISSING_CODE: dtype.type(np.iinfo(dtype).max),
         v.LABELS: names.label,
     }
+    if attributes[FLAG_MEANINGS].split() != list(labels):
+        # Without the variable of labels, these would be all there is.
+        attributes[TRUE_LABELS] = json.dumps(labels)
     if output.colors:
         attributes[v.COLORS] = json.dumps(output.colors)
     found[names.values] = xr.Variable(v.CELL, output.array, attributes)
