@@ -119,8 +119,9 @@ def _graph_subset(
     if graph is None or cells is None:
         return graph, []
     if len(np.unique(cells)) != len(cells):
-        reason = "a cell that is chosen twice has no single row"
-        return None, [f"the neighbour graph is left out: {reason}"]
+        return None, [
+            "the neighbour graph is left out: a cell that is chosen twice has no single row"
+        ]
     new = np.full(n_cells, -1, dtype=np.int64)
     new[cells] = np.arange(len(cells))
     if graph.row_to_cell is not None:
