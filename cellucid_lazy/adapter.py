@@ -24,7 +24,7 @@ from cellucid_lazy.catalogue import Catalogue, outputs
 from cellucid_lazy.codecs.gzip import Gzip
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import memory_budget as settle_budget
-from cellucid_lazy.errors import ClosedError, DataError, OptionError, missing_key
+from cellucid_lazy.errors import ClosedError, DataError, missing_key
 from cellucid_lazy.export import to_bytes
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
 from cellucid_lazy.names import name_problems, safe_name
@@ -111,7 +111,7 @@ class AnnDataAdapter:
             # Of an object the reference knows no file, whether or not it is backed by one.
             self.adata, source = adata, replace(source, path=None, storage="memory")
         for name in _SETTLED & set(options):
-            raise OptionError(
+            raise TypeError(
                 f"{name}= does not apply: an adapter answers float32 in the live shape, "
                 "compressed where it is asked to with compress=True"
             )

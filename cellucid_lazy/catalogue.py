@@ -271,7 +271,7 @@ class Catalogue(Mapping[str, Output]):
         """
         n_cells = self.source.n_cells
         if not isinstance(cell, slice):
-            if str(getattr(cell, "dtype", "")) in ("bool", "boolean"):
+            if getattr(cell, "shape", ()) == (n_cells,) and cell.dtype.kind == "b":
                 # A mask that names its cells has to name these.
                 cell = checked(self.source, f"{self.source.name}: isel(cell=...)", cell)
             cell = np.atleast_1d(np.asarray(cell))

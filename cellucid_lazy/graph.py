@@ -17,6 +17,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask._task_spec import Task as _Task
 from dask._task_spec import convert_legacy_graph
 from dask.base import clone_key, tokenize
 from dask.core import flatten
@@ -592,21 +593,81 @@ def unfused(array: da.Array, /) -> da.Array:
     """Make the same array, of tasks that stay apart when it is computed.
 
     dask fuses chains of tasks, differently for each set of arrays that is computed together. On a
-    cluster one key would have several definitions, which can cause deadlocks. This holds for the
-    array itself: what is made of it, or computes it as a part, may fuse. An array that is an
-    expression stays as it is.
+    cluster one key would have several definitions, which can cause deadlocks. What is made of the
+    array may fuse. An array that is an expression stays as it is.
     """
     if _HAS_EXPRESSIONS:
         return array
-    result: da.Array = da.Array(array.dask, array.name, array.chunks, meta=array._meta)
-    # On the instance: xarray does not mix arrays of a subclass with others.
-    result.__dask_optimize__ = _leave_apart
+    layers = HighLevelGraph({array.name: _Apart(array)}, {array.name: set()})
+    result: da.Array = da.Array(layers, array.name, array.chunks, meta=array._meta)
     return result
 
 
-def _leave_apart(graph: Any, keys: Any, **options: Any) -> dict[Any, Any]:
-    del options
-    return needed_tasks(ensure_dict(graph), list(flatten(keys)))
+class Task(_Task):  # type: ignore[misc]  # dask has no types
+    """A task that is not fused with others. To dask it is the same as a task of its own."""
+
+    __slots__ = ()
+
+    @property
+    def block_fusion(self) -> bool:
+        """Whether it stays apart."""
+        return True
+
+
+class _Apart(Layer):  # type: ignore[misc]  # dask has no types
+    """All tasks of an array, which stay apart.
+
+    Not an optimization of the array's own: dask mixes up the results of arrays that are computed
+    together and optimized in different ways.
+    """
+
+    # Or dask would make all tasks to find out.
+    has_legacy_tasks = False
+
+    def __init__(self, array: da.Array) -> None:
+        super().__init__()
+        self._graph, self._name, self._n_blocks = array.dask, array.name, array.numblocks
+
+    @cached_property
+    def _all(self) -> dict[Any, Any]:
+        return dict(ensure_dict(self._graph))
+
+    def get_output_keys(self) -> set[Any]:
+        """List the keys of the blocks."""
+        return {(self._name, *block) for block in product(*map(range, self._n_blocks))}
+
+    def is_materialized(self) -> bool:
+        """Whether all tasks have been made."""
+        return "_all" in self.__dict__
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
+        """Make the tasks of some blocks."""
+        del all_hlg_keys
+        wanted = [key for key in keys if isinstance(key, tuple) and key[0] == self._name]
+        needed = needed_tasks(self._all, wanted) if wanted else {}
+        tasks = {key: _apart(task) for key, task in convert_legacy_graph(needed).items()}
+        dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
+        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._all[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_all"}
+
+
+def _apart(task: Any) -> Any:
+    if type(task) is not _Task:
+        return task
+    kept = task.copy()
+    kept.__class__ = Task
+    return kept
 
 
 if _HAS_EXPRESSIONS:

@@ -116,3 +116,12 @@ def test_tasks_keep_their_definition_whatever_is_computed_with_them(catalogue):
                 for key, task in tasks.items():
                     assert found.setdefault(key, repr(task)) == repr(task)
     assert len(found) > 20
+
+
+def test_outputs_and_other_arrays_are_computed_together_in_their_order(catalogue):
+    names = catalogue.names("var")[:2]
+    own = [da.arange(60, chunks=20) + i for i in range(3)]
+    mixed = [own[0], catalogue[names[0]].array, own[1], catalogue[names[1]], own[2]]
+    expected = [np.asarray(one) for one in mixed]
+    for found, right in zip(dask.compute(*mixed), expected, strict=True):
+        np.testing.assert_array_equal(found, right)

@@ -187,9 +187,7 @@ def test_lazy_values_stay_lazy(adata, catalogue, tmp_path):
     assert table["dask"].tolist() == table["plain"].tolist() == values.tolist()
     assert table["text"].tolist() == text.tolist()
     assert table["truth"].tolist() == [str(one) for one in values > 5]
-    assert table["codes"].tolist() == [
-        one.replace(" ", "_") for one in adata.obs["louvain"].tolist()
-    ]
+    assert table["codes"].tolist() == adata.obs["louvain"].tolist()
     score = adata.obs["score"].to_numpy()
     np.testing.assert_array_equal(table["xarray"], score * 2)
     cl.to_directory(found, tmp_path / "out", progress=False)
@@ -301,3 +299,60 @@ def test_a_table_refuses(catalogue):
         cl.to_frame(catalogue, ["obs/louvian"])
     with pytest.raises(cl.MissingKeyError, match="CD3E"):
         cl.to_frame(catalogue, ["var/CD3F"])
+
+
+# What people try first
+
+
+def test_a_table_is_taken_column_by_column(catalogue, adata):
+    found = catalogue.assign(obs=adata.obs[["score"]].rename(columns={"score": "again"}))
+    again, score = cl.to_bytes(found, ["obs/again/values", "obs/score/values"]).values()
+    assert again == score
+    for wrong in ({"obs": adata.obs.score}, {"embeddings": np.ones((len(adata), 2))}):
+        with pytest.raises(cl.OptionError, match="give values by name, such as"):
+            catalogue.assign(**wrong)
+
+
+def test_numbers_are_compared_as_they_are_stored(adata):
+    adata, n_cells = adata.copy(), len(adata)
+    adata.obs["share"], adata.obs["id"] = 0.1, 2**24 + np.arange(n_cells)
+    catalogue = cl.outputs(adata)
+    assert catalogue.query("share in [0.1]").source.n_cells == n_cells
+    assert catalogue.query(f"id == {2**24 + 1}").source.n_cells == 1
+    assert cl.to_frame(catalogue, ["obs/id"])["id"].nunique() == n_cells
+
+
+def test_values_computed_from_quantized_ones_are_told(adata):
+    quantized = cl.outputs(adata, cl.Options(var_quantization=8))
+    gene = quantized.names("var")[0]
+    with pytest.warns(UserWarning, match=r"obs 'gene' holds uint8.*unquantized\(\)"):
+        quantized.assign(obs={"gene": quantized[gene].array})
+    plain = quantized.assign(obs={"gene": quantized.unquantized()[gene].array})
+    expected = np.asarray(cl.outputs(adata)[gene])
+    np.testing.assert_array_equal(np.asarray(plain["obs/gene/values"]), expected)
+
+
+def test_a_mask_names_the_cells_in_their_order(catalogue, adata):
+    mask = adata.obs["score"] > 0
+    assert catalogue.isel(cell=mask).source.n_cells == mask.sum()
+    with pytest.raises(cl.DataError, match="names the cells in another order"):
+        catalogue.isel(cell=mask[::-1])
+
+
+def test_labels_with_blanks_travel_without_their_variable(adata, tmp_path):
+    adata = adata.copy()
+    adata.obs["kind"] = pd.Categorical(["T cells", "B"] * (len(adata) // 2))
+    catalogue = cl.outputs(adata)
+    ds = cl.to_dataset(catalogue, ["obs/kind/*"])
+    alone = cl.from_dataset(ds[["obs_kind"]], base=catalogue)
+    assert alone["obs/kind/codes"].labels == ("B", "T cells")
+    assert catalogue.assign(obs={"x": ds.obs_kind})["obs/x/codes"].labels == ("B", "T cells")
+
+
+def test_what_is_no_catalogue_or_dataset_is_named(adata):
+    with pytest.raises(cl.OptionError, match="a catalogue is needed, not str"):
+        cl.to_dataset("a.h5ad")
+    with pytest.raises(cl.OptionError, match=r"an xarray\.Dataset is needed, not AnnData"):
+        cl.from_dataset(adata)
+    with pytest.raises(TypeError, match="compression= does not apply"):
+        cl.AnnDataAdapter(adata, compression=1)
