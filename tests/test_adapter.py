@@ -479,6 +479,7 @@ def assert_same_body(route, found, expected):
 # Many at once
 
 
+@pytest.mark.long
 def test_a_storm_of_clients(tmp_path):
     """`python -m tests.storm` lasts longer, on 100,000 cells, and beside the reference."""
     atlas = data.write_h5ad(unlayered(data.atlas(20_000, 300, slim=True)), tmp_path / "a.h5ad")

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,7 +40,11 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo(tmp_path_factory.mktemp("docs") / "atlas.h5ad")
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def _marked(page: Path) -> Any:
+    return pytest.param(page, marks=pytest.mark.long if page.stem == "pictures" else ())
+
+
+@pytest.mark.parametrize("page", map(_marked, WITH_CODE), ids=lambda page: page.stem)
 def test_sessions_run_and_print_what_they_say(
     page: Path, atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,11 @@ def test_every_example_is_known() -> None:
     assert {path.stem for path in EXAMPLES} == set(SAYS)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def _marked(path: Path) -> Any:
+    return pytest.param(path, marks=pytest.mark.long if path.stem == "cluster" else ())
+
+
+@pytest.mark.parametrize("path", map(_marked, EXAMPLES), ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(path)],

@@ -344,6 +344,7 @@ for name, octets in cl.to_bytes(pickle.loads(catalogue), names).items():
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["h5ad", "zip", "view"])
 def test_every_graph_computes_in_another_process(form, tmp_path, monkeypatch):
     """Opened by a relative path, the opener closed, in another folder, from the pickle alone."""

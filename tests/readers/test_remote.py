@@ -68,6 +68,7 @@ def refused(url, error, *parts, **options):
 # S3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_it_holds_what_the_local_store_holds(form, s3, stores):
     assert everything(opened(s3, form)) == everything(readers.open(stores[form]))
