@@ -163,8 +163,8 @@ def test_parts_that_cannot_be_computed_are_left_out(damaged, whole, tmp_path):
         whole,
         tmp_path,
         {
-            "obs column 'cell_type' is left out: obs column 'cell_type': a cell has category "
-            "code 120, but there are 8 categories": "obs/cell_type.",
+            "obs column 'cell_type' is left out: a cell has category code 120, but there are 8 "
+            "categories": "obs/cell_type.",
             "obs column 'sample': ": "obs/sample.",
             "obs column 'n_counts' is left out: ": "obs/n_counts.",
             "obsm 'velocity_umap_2d' is left out: ": "vectors/",

@@ -44,7 +44,7 @@ def _marked(page: Path) -> Any:
     return pytest.param(page, marks=pytest.mark.long if page.stem == "pictures" else ())
 
 
-@pytest.mark.parametrize("page", map(_marked, WITH_CODE), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*map(_marked, WITH_CODE)], ids=lambda page: page.stem)
 def test_sessions_run_and_print_what_they_say(
     page: Path, atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

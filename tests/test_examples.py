@@ -27,7 +27,7 @@ def _marked(path: Path) -> Any:
     return pytest.param(path, marks=pytest.mark.long if path.stem == "cluster" else ())
 
 
-@pytest.mark.parametrize("path", map(_marked, EXAMPLES), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*map(_marked, EXAMPLES)], ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", str(path)],
