@@ -153,6 +153,7 @@ def test_credentials_are_never_shown(s3, tmp_path):
         assert [text for text in shown if secret in text] == []
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be read:UserWarning")
 def test_access_that_ends_while_reading(s3, tmp_path):
     iam = s3.iam()
     catalogue = catalogue_of(s3, "v3-csr")

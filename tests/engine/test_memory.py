@@ -82,7 +82,7 @@ CHILD = """
         catalogue = export(path, out, int(genes), memory_budget=int(budget))
         taken = status("VmHWM") - before
         print(taken)
-        print(cl.explain(catalogue, memory_budget=int(budget)))
+        print(cl.explain(catalogue, memory_budget=int(budget), details=True))
 """
 
 
