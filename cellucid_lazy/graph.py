@@ -128,8 +128,55 @@ def grid_array(
     return result
 
 
-class _Grid(Layer):  # type: ignore[misc]  # dask has no types
-    """The tasks of `grid_array`, made when it is known which blocks are needed."""
+class _Late(Layer):  # type: ignore[misc]  # dask has no types
+    """Tasks that are made when it is known which blocks of an array are needed."""
+
+    # Or dask would make all tasks to find out.
+    has_legacy_tasks = False
+
+    def __init__(self, name: str, n_blocks: Sequence[int]) -> None:
+        super().__init__()
+        self._name, self._n_blocks = name, tuple(n_blocks)
+
+    def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        """Make the tasks that some blocks need; to be overridden."""
+        raise NotImplementedError
+
+    @cached_property
+    def _all(self) -> dict[Any, Any]:
+        return self._tasks(self.get_output_keys())
+
+    def get_output_keys(self) -> set[Any]:
+        """List the keys of the blocks."""
+        return {(self._name, *block) for block in product(*map(range, self._n_blocks))}
+
+    def is_materialized(self) -> bool:
+        """Whether all tasks have been made."""
+        return "_all" in self.__dict__
+
+    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
+        """Make the tasks of some blocks."""
+        del all_hlg_keys
+        wanted = [key for key in keys if isinstance(key, tuple) and key[0] == self._name]
+        tasks = self._tasks(wanted) if wanted else {}
+        dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
+        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._all[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_all"}
+
+
+class _Grid(_Late):
+    """The tasks of `grid_array`."""
 
     def __init__(
         self,
@@ -140,17 +187,12 @@ class _Grid(Layer):  # type: ignore[misc]  # dask has no types
         rows: Sequence[Any],
         widths: Sequence[int],
     ) -> None:
-        super().__init__()
-        self._name, self._read, self._take, self._source = name, read, take, source
+        super().__init__(name, (len(rows), len(widths)))
+        self._read, self._take, self._source = read, take, source
         self._rows, self._bounds = tuple(rows), list(pairwise(accumulate(widths, initial=0)))
 
-    # Or dask would make all tasks to find out.
-    has_legacy_tasks = False
-
     def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        wanted = [key for key in keys if key[0] == self._name]
-        if not wanted:
-            return {}
+        wanted = list(keys)
         spans = sorted({self._bounds[column] for _, _, column in wanted})
         columns = np.concatenate([np.arange(*span) for span in spans])
         token = tokenize(self._name, spans)
@@ -164,35 +206,6 @@ class _Grid(Layer):  # type: ignore[misc]  # dask has no types
             graph[key] = (self._take, row, *self._bounds[key[2]])
         tasks: dict[Any, Any] = convert_legacy_graph(graph)
         return tasks
-
-    @cached_property
-    def _all(self) -> dict[Any, Any]:
-        return self._tasks(self.get_output_keys())
-
-    def get_output_keys(self) -> set[Any]:
-        """List the keys of the blocks."""
-        grid = product(range(len(self._rows)), range(len(self._bounds)))
-        return {(self._name, *block) for block in grid}
-
-    def is_materialized(self) -> bool:
-        """Whether all tasks have been made."""
-        return "_all" in self.__dict__
-
-    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
-        """Make the tasks of some blocks."""
-        del all_hlg_keys
-        tasks = self._tasks(keys)
-        dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
-        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._all[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
 
 
 def column_blocks(matrix: da.Array, chunk: int, /) -> da.Array:
@@ -614,52 +627,25 @@ class Task(_Task):  # type: ignore[misc]  # dask has no types
         return True
 
 
-class _Apart(Layer):  # type: ignore[misc]  # dask has no types
+class _Apart(_Late):
     """All tasks of an array, which stay apart.
 
     Not an optimization of the array's own: dask mixes up the results of arrays that are computed
     together and optimized in different ways.
     """
 
-    # Or dask would make all tasks to find out.
-    has_legacy_tasks = False
-
     def __init__(self, array: da.Array) -> None:
-        super().__init__()
-        self._graph, self._name, self._n_blocks = array.dask, array.name, array.numblocks
+        super().__init__(array.name, array.numblocks)
+        self._graph = array.dask
 
     @cached_property
     def _all(self) -> dict[Any, Any]:
+        # As they are: the engine looks for marks in them.
         return dict(ensure_dict(self._graph))
 
-    def get_output_keys(self) -> set[Any]:
-        """List the keys of the blocks."""
-        return {(self._name, *block) for block in product(*map(range, self._n_blocks))}
-
-    def is_materialized(self) -> bool:
-        """Whether all tasks have been made."""
-        return "_all" in self.__dict__
-
-    def cull(self, keys: set[Any], all_hlg_keys: Collection[Any]) -> tuple[Layer, Any]:
-        """Make the tasks of some blocks."""
-        del all_hlg_keys
-        wanted = [key for key in keys if isinstance(key, tuple) and key[0] == self._name]
-        needed = needed_tasks(self._all, wanted) if wanted else {}
-        tasks = {key: _apart(task) for key, task in convert_legacy_graph(needed).items()}
-        dependencies = {key: set(task.dependencies) for key, task in tasks.items()}
-        return MaterializedLayer(tasks, annotations=self.annotations), dependencies
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._all[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_all"}
+    def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
+        needed = needed_tasks(self._all, list(keys))
+        return {key: _apart(task) for key, task in convert_legacy_graph(needed).items()}
 
 
 def _apart(task: Any) -> Any:

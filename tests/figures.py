@@ -1,6 +1,6 @@
 """Figures that are no tests.
 
-``python -m tests.figures estimate ATLAS | columns | modules | picture | pictures``.
+``python -m tests.figures estimate ATLAS | dataset ATLAS | columns | modules | picture | pictures``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,38 @@ def estimate(folder: Path, atlas: str) -> None:
             f"at {share:.0%}: {left} s left, in fact {written - at:.1f} s of writing, "
             f"{total - at:.1f} s in all"
         )
+
+
+def dataset(folder: Path, atlas: str) -> None:
+    """Print how long a Dataset of ten million cells takes, and genes through one against bytes."""
+    from tests import giant
+
+    large = cl.outputs(giant.write(folder / "giant.h5ad"))
+    began = time.monotonic()
+    cl.to_dataset(large)
+    print(f"10 million x 60,000: {time.monotonic() - began:.2f} s")
+    catalogue = cl.outputs(atlas)
+    names = catalogue.names("var")
+    ds = cl.to_dataset(catalogue, ["var/*", "obs/*"], index=True)
+    key = next(one.attrs["key"] for one in ds.variables.values() if "flag_values" in one.attrs)
+    for n_genes in (50, 100):
+        chosen = np.random.default_rng(0).choice(names, n_genes, replace=False).tolist()
+        genes = ds.expression.sel(gene_id=[name.removeprefix("var/") for name in chosen])
+        calls = {
+            "to_bytes": lambda chosen=chosen: cl.to_bytes(catalogue, chosen),
+            "genes": genes.compute,
+            "means": lambda genes=genes: genes.groupby(ds.cellucid.labels(key)).mean().compute(),
+        }
+        took = {}
+        for name, call in [*calls.items()] * 2:
+            began, used = time.monotonic(), time.process_time()
+            call()
+            took[name] = time.monotonic() - began, time.process_time() - used
+        for name in ("genes", "means"):
+            ratios = (
+                ours / theirs for ours, theirs in zip(took[name], took["to_bytes"], strict=True)
+            )
+            print(f"{n_genes} {name}: {' in time, '.join(f'{one:.2f}' for one in ratios)} in CPU")
 
 
 def columns(folder: Path) -> None:
@@ -147,6 +179,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         {
             "estimate": estimate,
+            "dataset": dataset,
             "columns": columns,
             "modules": modules,
             "picture": picture,
