@@ -162,11 +162,11 @@ def to_directory(
     ------
     ExportError
         When the folder must not be replaced or cannot be written, another export is writing it, the
-        source lies in it, or scratch cannot be used; an earlier export stays.
+        source is in it, or scratch cannot be used; an earlier export stays.
     CollisionError
         When two keys would share a file.
     DataError
-        When genes cannot be read, or nothing can; nothing is left behind. Columns of obs, arrays of
+        When genes cannot be read, or nothing can; no file remains. Columns of obs, arrays of
         obsm and a neighbour graph that cannot be read are left out, with a warning each.
     OptionError
         For a budget out of range.

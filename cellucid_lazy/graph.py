@@ -94,8 +94,8 @@ def grid_array(
 ) -> da.Array:
     """Make a lazy matrix whose blocks in a row come from one read, of the columns that are needed.
 
-    Selecting columns of the result leaves blocks out, and the reads learn of it when the graph is
-    culled: what dask does for columns of a stored dataframe.
+    Selecting columns of the result drops blocks; culling the graph then narrows the reads to the
+    columns that are left, as dask does for columns of a stored dataframe.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ class _Grid(_Late):
         for key in wanted:
             row = (f"read-{token}", key[1])
             if row not in graph:
-                # In a partial, or dask would look for keys in it.
+                # In a partial: dask would search a tuple for keys.
                 graph[row] = (partial(self._read, self._rows[key[1]]), source, needed)
             graph[key] = (self._take, row, *self._bounds[key[2]])
         tasks: dict[Any, Any] = convert_legacy_graph(graph)
@@ -299,7 +299,7 @@ def map_row_ranges(
 ) -> da.Array:
     """Apply a function to ranges of rows that are independent of the chunks.
 
-    One task per range takes its rows from the blocks they lie in, without rechunking.
+    One task per range takes its rows from the blocks that hold them, without rechunking.
 
     Parameters
     ----------
@@ -640,7 +640,7 @@ class _Apart(_Late):
 
     @cached_property
     def _all(self) -> dict[Any, Any]:
-        # As they are: the engine looks for marks in them.
+        # Unchanged, since the engine searches them for marks.
         return dict(ensure_dict(self._graph))
 
     def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:

@@ -50,9 +50,9 @@ DEFAULT_SIZES = BlockSizes()
 
 
 class ArrayReader(Protocol):
-    """One stored array: metadata at hand, values read inside tasks.
+    """One stored array, whose metadata are known and whose values are read inside tasks.
 
-    Readers carry paths and keys, never handles, so they pickle and work in any process.
+    Readers hold paths and keys, never open files, so they pickle and work in any process.
     """
 
     @property
@@ -121,9 +121,9 @@ class ObsColumn:
         ``build(sizes)`` makes the lazy array (n_cells,): numbers for a continuous column; integer
         codes with -1 for missing where ``read_labels`` is given; else the labels themselves.
     read_labels
-        Reads the category labels in category order; None where only the values tell them.
+        Reads the category labels in category order; None where they must be found in the values.
     max_categories
-        Upper bound of the number of categories, where metadata tells one.
+        Upper bound of the number of categories; None where metadata gives none.
     drop_unused
         Drop unused categories, as AnnData views do.
     read_colors
@@ -346,16 +346,16 @@ class NeighbourGraph:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, opened: names, shapes and kinds at hand, arrays on demand.
+    """An opened dataset: names, shapes and kinds are known, arrays are built on demand.
 
     Attributes
     ----------
     name
         What messages call the dataset: its path, ``"AnnData in memory"``, or ``"AnnData from
-        read_lazy"`` where that does not tell its path.
+        read_lazy"`` if its path is unknown.
     storage
-        Name of the storage: ``"h5ad"``, ``"zarr"``, ``"memory"``, or ``"lazy"`` where `read_lazy`
-        does not tell it.
+        Name of the storage: ``"h5ad"``, ``"zarr"``, ``"memory"``, or ``"lazy"`` if an
+        AnnData from `read_lazy` does not have it.
     path
         Absolute path or URL; None for data in memory.
     is_backed

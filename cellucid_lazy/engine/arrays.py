@@ -44,7 +44,7 @@ class ArrayProducer:
         return hash(ArrayProducer)
 
     def provides(self, outputs: Sequence[Output]) -> frozenset[str]:
-        """Name none: outputs are computed block by block, so none is at hand as a whole."""
+        """Return nothing: outputs are computed block by block, so none is ever whole."""
         del outputs
         return frozenset()
 

@@ -98,7 +98,7 @@ def block_reads(
         return optimize_graph(merge_graphs([array]), chosen), chosen
     # As a value of the graph, a matrix in memory is there once.
     name = f"stored-{matrix.token}"
-    # In a partial, or dask would look for keys and tasks in the block's tuples.
+    # In a partial: dask would search the block's tuples for keys and tasks.
     return {name: matrix}, [(partial(_read, block), name, genes) for block in blocks]
 
 

@@ -143,7 +143,7 @@ class Output:
 
     @property
     def nbytes(self) -> float:
-        """Size of the file before compression; NaN where only reading can tell."""
+        """Bytes of the file before compression; NaN if that is unknown until the data are read."""
         return float(np.prod(self.shape, dtype=float)) * self.dtype.itemsize
 
     def compute(self, **options: Any) -> NDArray[Any]:

@@ -36,7 +36,7 @@ class Plan:
         Genes that one task joins and writes, at most.
     joined_values
         Stored values that one task joins, at most. Only an external pass cuts by them: it has
-        counted the values of each gene before it writes. Any other goes by their mean.
+        counted the values of each gene before it writes. Other strategies assume the mean.
     read_bytes, scratch_bytes, peak_bytes
         Bytes read once decoded, bytes written to scratch, and memory that the work takes.
     why

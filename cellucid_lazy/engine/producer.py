@@ -93,7 +93,7 @@ class Producer(Protocol):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes arrays and writes them as files; travels to tasks.
+    """Encodes arrays and writes them as files, inside tasks. It pickles.
 
     Attributes
     ----------

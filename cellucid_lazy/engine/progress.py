@@ -11,13 +11,13 @@ from typing import Any
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
-# The time left goes by the rate of the latest tasks: tasks that read differ from tasks that write.
+# The time left is computed from the latest tasks: reading and writing take different times.
 _SMOOTHING = 0.1
 _FORMAT = "{desc}: {percentage:3.0f}% {bar:20} {n_fmt}/{total_fmt} tasks, {remaining} left"
 
 
 def is_shown(progress: bool | None) -> bool:
-    """Settle whether progress is shown: as asked, or where somebody may be looking."""
+    """Return whether progress is shown; None means on a terminal and in a notebook."""
     return sys.stderr.isatty() or _is_notebook() if progress is None else progress
 
 
@@ -30,7 +30,7 @@ def _is_notebook() -> bool:
 @contextmanager
 def task_bar(label: str) -> Iterator[Any]:
     """Show a bar while the context is open; ``total`` and ``update`` are tqdm's."""
-    # Terminals that do not know their size say 0, where tqdm would show nothing.
+    # Some terminals report a size of 0, with which tqdm would show nothing.
     size = shutil.get_terminal_size()
     with tqdm(
         desc=label,

@@ -47,9 +47,9 @@ class Resources:
 
 
 def detect_resources(budget: int | str | None = None, retries: int | None = None) -> Resources:
-    """Find where dask will run tasks, and settle the memory budget of each process.
+    """Find where dask will run tasks, and the memory budget of each process.
 
-    A cluster that has no worker yet is waited for: 60 seconds, or dask's configuration
+    If a cluster has no worker yet, the call waits for one: 60 seconds, or dask's configuration
     ``cellucid_lazy.worker-timeout``.
 
     Parameters
@@ -109,7 +109,7 @@ def _wait_for_workers(client: Any) -> None:
 
 
 def _workers_of(client: Any) -> list[Mapping[str, Any]]:
-    """List what a cluster says of each of its workers."""
+    """List what the scheduler knows of each worker."""
     try:
         found = client.scheduler_info(n_workers=-1)
     except TypeError:  # of a version that always lists all
@@ -146,7 +146,7 @@ def _check_client(client: Any) -> None:
 
 @contextmanager
 def explain_lost_cluster(doing: str) -> Iterator[None]:
-    """Turn the errors of a cluster that goes away into one that says what remains."""
+    """Raise ClusterError when a cluster is lost; it states what remains."""
     try:
         yield
     except Exception as problem:
@@ -168,7 +168,7 @@ def explain_lost_cluster(doing: str) -> Iterator[None]:
 
 
 def memory_budget(given: int | str | None = None) -> int:
-    """Settle the budget: as given, as configured, or a quarter of the memory there is.
+    """Return the memory budget: as given, as configured, or a quarter of the memory there is.
 
     Parameters
     ----------

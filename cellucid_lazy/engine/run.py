@@ -52,7 +52,7 @@ def run(
     scratch
         Folder for spilled blocks; None for the default.
     progress
-        Show progress; None for where somebody may be looking: on a terminal, in a notebook.
+        Show progress; None for on a terminal and in a notebook only.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def _run_stages(
 
 
 def compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[Any, ...]:
-    """Run one computation where dask is told to, with a bar where progress is shown."""
+    """Run one computation on the current client or scheduler, with a progress bar if shown."""
     if not stage.keys:
         return ()
     graph, keys = dict(stage.graph), list(stage.keys)
@@ -179,7 +179,7 @@ def compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[
 
 
 def _is_bar_shown(progress: bool | None) -> bool:
-    # A task of a cluster has nobody to show it to.
+    # Standard error of a cluster's task is a log.
     return progress is not False and is_shown(progress) and not is_in_task()
 
 

@@ -2,8 +2,8 @@
 
 One task per block of the matrix reads and transposes it; one task per run of genes joins its slice
 of every block and encodes each gene, all the way to its file. There is never a task per gene, and
-nothing goes back but statistics. If the transposed blocks do not fit the budget they go to scratch,
-and the two steps are two computations.
+only statistics are returned. If the transposed blocks do not fit the budget, they are spilled, and
+the two steps are two computations.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ class _Transposition:
             spilled.values_per_gene, max_values=plan.joined_values, max_genes=max_genes
         )
         blocks = f"blocks-{self._token}"
-        # In a partial, or dask would look for keys and tasks in these tuples.
+        # In a partial: dask would search these tuples for keys and tasks.
         graph: dict[Any, Any] = {blocks: (partial(list, spilled.blocks),)}
         tasks = [(self._join(run, read_genes), blocks) for run in runs]
         return self._writing(graph, tasks, encoder)
@@ -284,7 +284,7 @@ class _Transposition:
     def _writing(
         self, graph: dict[Any, Any], tasks: Sequence[tuple[Any, Any]], encoder: GeneEncoder
     ) -> Stage:
-        # As a value of the graph, the encoder goes to a worker once.
+        # As a value of the graph, the encoder is sent to a worker once.
         name = f"encoder-{self._token}"
         graph[name] = encoder
         keys = [(f"write-{self._token}", i) for i in range(len(tasks))]
