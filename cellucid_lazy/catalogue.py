@@ -38,7 +38,7 @@ from cellucid_lazy.show import as_html, as_text, format_shape
 from cellucid_lazy.source import Source
 
 _HEAD = ("name", "dtype", "shape", "size", "file")
-# Of a kind; more are counted.
+# Rows shown of a kind; the rest are counted.
 _MAX_ROWS = 24
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -126,7 +126,7 @@ class Catalogue(Mapping[str, Output]):
         return self._listed[kind]
 
     def find(self, name: str) -> Name:
-        """Look up the parts of a name, or raise MissingKeyError; for use inside this library."""
+        """Split a name that is offered, or raise MissingKeyError; for use inside this library."""
         if name not in self:
             key = str(name).partition("/")[2].rpartition("/")[0]
             for sentence in self.source.left_out:
@@ -272,7 +272,7 @@ class Catalogue(Mapping[str, Output]):
         n_cells = self.source.n_cells
         if not isinstance(cell, slice):
             if getattr(cell, "shape", ()) == (n_cells,) and cell.dtype.kind == "b":
-                # A mask that names its cells has to name these.
+                # If a mask names its cells, they must be these.
                 cell = checked(self.source, f"{self.source.name}: isel(cell=...)", cell)
             cell = np.atleast_1d(np.asarray(cell))
             cell = cell if len(cell) else cell.astype(np.intp)
@@ -315,7 +315,7 @@ class Catalogue(Mapping[str, Output]):
         source = self.source
         keys = [key for key in source.obs if key in str(expression)]
         try:
-            # Names are columns, never variables of this function.
+            # Empty scopes: a name is a column, never a variable of this function.
             frame = obs_frame(self._dataset, keys)
             found = np.asarray(
                 frame.eval(expression, engine="python", local_dict={}, global_dict={})
@@ -343,7 +343,7 @@ class Catalogue(Mapping[str, Output]):
         embeddings: Mapping[int | str, Any] | None = None,
         vectors: Mapping[str, Any] | None = None,
     ) -> Catalogue:
-        """Add what a user computed; it is an output like any other then.
+        """Add what a user computed, as outputs like any other.
 
         Values are NumPy, pandas, dask or xarray, one row per cell. Lazy ones stay lazy. What names
         its cells, by an index or by a coordinate ``cell_id``, has to name those of the dataset in
@@ -398,7 +398,7 @@ class Catalogue(Mapping[str, Output]):
         return whole.select(*kept, *added)
 
     def _check_plain(self, obs: Mapping[str, Any]) -> None:
-        """Warn of lazy values that may be made of quantized ones."""
+        """Warn of lazy values that may come from quantized ones."""
         options = self.options
         if options.var_quantization is None and options.obs_continuous_quantization is None:
             return
@@ -434,7 +434,7 @@ class Catalogue(Mapping[str, Output]):
         return Catalogue, (self._dataset, self._selected)
 
     def as_text(self, width: int | None = None) -> str:
-        """Show the catalogue in so many columns, or any; for use inside this library."""
+        """Format the catalogue, `width` characters wide if given; for use inside this library."""
         return as_text(self._title(), self._table(), below=self._notes(), width=width)
 
     def __repr__(self) -> str:
@@ -444,7 +444,7 @@ class Catalogue(Mapping[str, Output]):
         return as_html(self._title(), self._table(), head=_HEAD, below=self._notes())
 
     def _notes(self) -> list[str]:
-        """List the stored matrices, where there is not only X, and which labels have colours."""
+        """List the stored matrices, if X is not the only one, and obs columns with colours."""
         source, notes = self.source, []
         if set(source.matrices) - {"X"}:
             shapes = [f"{key} {format_shape(shape)}" for key, shape in source.matrices.items()]
@@ -467,7 +467,7 @@ class Catalogue(Mapping[str, Output]):
 
 
 def _by_name(argument: str, values: Any) -> Mapping[Any, Any]:
-    """Return what is assigned, by name; columns of a DataFrame have theirs."""
+    """Return assigned values by name; columns of a DataFrame have their own."""
     if values is None:
         return {}
     if isinstance(values, pd.DataFrame):

@@ -119,7 +119,7 @@ def grid_array(
     dask.array.Array
         Of NumPy blocks.
     """
-    layer = _Grid(name, read, take, source, rows, widths)
+    layer = _GridTasks(name, read, take, source, rows, widths)
     chunks = (tuple(row_lengths), tuple(widths))
     if _HAS_EXPRESSIONS:
         return from_graph(name, dict(layer), chunks=chunks, dtype=dtype)
@@ -128,10 +128,10 @@ def grid_array(
     return result
 
 
-class _Late(Layer):  # type: ignore[misc]  # dask has no types
-    """Tasks that are made when it is known which blocks of an array are needed."""
+class _DeferredTasks(Layer):  # type: ignore[misc]  # dask has no types
+    """A layer whose tasks are made once it is known which blocks of an array are needed."""
 
-    # Or dask would make all tasks to find out.
+    # Otherwise dask makes all tasks to find out.
     has_legacy_tasks = False
 
     def __init__(self, name: str, n_blocks: Sequence[int]) -> None:
@@ -139,7 +139,7 @@ class _Late(Layer):  # type: ignore[misc]  # dask has no types
         self._name, self._n_blocks = name, tuple(n_blocks)
 
     def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Make the tasks that some blocks need; to be overridden."""
+        """Make the tasks that some blocks need."""
         raise NotImplementedError
 
     @cached_property
@@ -175,7 +175,7 @@ class _Late(Layer):  # type: ignore[misc]  # dask has no types
         return {key: value for key, value in self.__dict__.items() if key != "_all"}
 
 
-class _Grid(_Late):
+class _GridTasks(_DeferredTasks):
     """The tasks of `grid_array`."""
 
     def __init__(
@@ -513,13 +513,13 @@ def spillable(array: da.Array, /, *, n_bytes: int | None = None) -> da.Array:
     name = f"{_SPILLABLE}{array.name}"
     tail = (0,) * (array.ndim - 1)
     graph = {
-        (name, i, *tail): (_hold, key, 0 if i else size) for i, key in enumerate(block_keys(array))
+        (name, i, *tail): (_mark, key, 0 if i else size) for i, key in enumerate(block_keys(array))
     }
     return from_graph(name, graph, array, chunks=array.chunks, dtype=array.dtype)
 
 
-def _hold(block: Any, n_bytes: float) -> Any:
-    """Return a block as it is; `spillable_bytes` reads the size from the task."""
+def _mark(block: Any, n_bytes: float) -> Any:
+    """Return a block unchanged; `spillable_bytes` reads the size from the task."""
     del n_bytes
     return block
 
@@ -529,7 +529,7 @@ def _is_marked(name: str) -> bool:
 
 
 def _is_marked_task(task: Any) -> bool:
-    return isinstance(task, tuple) and bool(task) and task[0] is _hold
+    return isinstance(task, tuple) and bool(task) and task[0] is _mark
 
 
 def merge_graphs(arrays: Sequence[da.Array]) -> dict[Any, Any]:
@@ -603,35 +603,36 @@ def needed_tasks(graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Any
 
 
 def unfused(array: da.Array, /) -> da.Array:
-    """Make the same array, of tasks that stay apart when it is computed.
+    """Make the same array, of tasks that dask does not fuse.
 
     dask fuses chains of tasks, differently for each set of arrays that is computed together. On a
-    cluster one key would have several definitions, which can cause deadlocks. What is made of the
-    array may fuse. An array that is an expression stays as it is.
+    cluster one key would have several definitions, which can cause deadlocks. Tasks of
+    arrays that are derived from it may be fused. An array that is an expression is returned as it
+    is.
     """
     if _HAS_EXPRESSIONS:
         return array
-    layers = HighLevelGraph({array.name: _Apart(array)}, {array.name: set()})
+    layers = HighLevelGraph({array.name: _UnfusedTasks(array)}, {array.name: set()})
     result: da.Array = da.Array(layers, array.name, array.chunks, meta=array._meta)
     return result
 
 
 class Task(_Task):  # type: ignore[misc]  # dask has no types
-    """A task that is not fused with others. To dask it is the same as a task of its own."""
+    """A task that dask does not fuse with others. It has the name by which dask compares tasks."""
 
     __slots__ = ()
 
     @property
     def block_fusion(self) -> bool:
-        """Whether it stays apart."""
+        """Return whether fusion leaves it out."""
         return True
 
 
-class _Apart(_Late):
-    """All tasks of an array, which stay apart.
+class _UnfusedTasks(_DeferredTasks):
+    """All tasks of an array, as `Task`.
 
-    Not an optimization of the array's own: dask mixes up the results of arrays that are computed
-    together and optimized in different ways.
+    A layer, not an optimization of the array's own: dask mixes up the results of arrays that are
+    computed together and optimized in different ways.
     """
 
     def __init__(self, array: da.Array) -> None:
@@ -645,10 +646,10 @@ class _Apart(_Late):
 
     def _tasks(self, keys: Iterable[Any]) -> dict[Any, Any]:
         needed = needed_tasks(self._all, list(keys))
-        return {key: _apart(task) for key, task in convert_legacy_graph(needed).items()}
+        return {key: _unfused_task(task) for key, task in convert_legacy_graph(needed).items()}
 
 
-def _apart(task: Any) -> Any:
+def _unfused_task(task: Any) -> Any:
     if type(task) is not _Task:
         return task
     kept = task.copy()

@@ -1,4 +1,4 @@
-"""What a dataset answers, whatever holds it: columns, arrays per cell, matrices, names.
+"""What a dataset has, in whatever storage: columns, arrays per cell, matrices, names.
 
 A source answers from metadata. Its arrays are built by calling a method, so opening an atlas costs
 nothing per column or per gene. Everything here pickles.
@@ -26,7 +26,7 @@ Layout = Literal["csr", "csc", "dense"]
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Sizes of blocks, handed down to whatever cuts arrays.
+    """Sizes of blocks, passed to whatever cuts arrays.
 
     The grid on which sums run is no block size: it decides bytes, and these must not.
 
@@ -215,7 +215,7 @@ class Matrix(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DaskMatrix:
-    """A matrix that is a dask array already, with sparse or dense blocks.
+    """A matrix that is given as a dask array, with sparse or dense blocks.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Matrices as dask arrays and as tasks: whatever is stored is read by `read_block` in a task."""
+"""Lazy arrays of matrices, and tasks that read their blocks with `read_block`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def matrix_array(matrix: Matrix, values: int) -> da.Array:
     """
     if isinstance(matrix, DaskMatrix):
         return matrix.array
-    # The graph stays small, whatever size the matrix claims.
+    # A bound on the graph, whatever size the matrix claims.
     values = max(values, matrix.n_stored // _MAX_BLOCKS)
     blocks = matrix.whole_blocks(values)
     name = f"matrix-{matrix.token}-{values}"
@@ -96,7 +96,7 @@ def block_reads(
         keys = dict(zip(matrix.whole_blocks(0), block_keys(array), strict=True))
         chosen = [keys[block] for block in blocks]
         return optimize_graph(merge_graphs([array]), chosen), chosen
-    # As a value of the graph, a matrix in memory is there once.
+    # As a value of the graph, a matrix in memory is sent to a worker once.
     name = f"stored-{matrix.token}"
     # In a partial: dask would search the block's tuples for keys and tasks.
     return {name: matrix}, [(partial(_read, block), name, genes) for block in blocks]
@@ -133,7 +133,7 @@ def gene_array(expression: ExpressionMatrix, position: int, sizes: BlockSizes) -
 
 
 def _stored_gene(matrix: Matrix, column: int) -> da.Array:
-    """Read one gene of a matrix that is stored by gene: a block of genes would be too much."""
+    """Make the lazy values of one gene of a matrix that is stored by gene."""
     n_cells = matrix.shape[0]
     graph, reads = block_reads(matrix, [Block((0, n_cells), (column, column + 1))])
     name = f"gene-{matrix.token}-{column}"
@@ -145,9 +145,9 @@ def _dense_column(block: Any) -> NDArray[np.float32]:
     return to_float32(block.toarray()[:, 0])
 
 
-# Genes of a chunk of a dense array that is made of cell-major data: a few chosen genes need few.
+# Genes per chunk of a dense array of cell-major data: a few genes then need few chunks.
 _CHUNK_GENES = 16
-# But dask makes an entry of each chunk when genes are selected.
+# An upper bound: dask makes an entry for each chunk when genes are selected.
 _MOST_CHUNKS = 2**20
 
 
@@ -188,7 +188,7 @@ def dense_array(
 def _gene_chunks(matrix: Matrix, sizes: BlockSizes) -> da.Array:
     """Make the lazy dense array of a matrix that is stored by cell, in chunks of few genes."""
     n_genes = matrix.shape[1]
-    # Larger blocks than elsewhere: each of them makes many chunks.
+    # Larger blocks than elsewhere, since each makes many chunks.
     blocks = matrix.whole_blocks(4 * sizes.matrix_values)
     width = max(_CHUNK_GENES, len(blocks) * n_genes // _MOST_CHUNKS)
     bounds = [*range(0, max(1, n_genes), width), n_genes]
@@ -217,7 +217,7 @@ def _gene_blocks(matrix: Matrix, columns: NDArray[np.intp] | None, sizes: BlockS
     """Make the lazy array of a matrix that is stored by gene, or of some of its genes."""
     n_cells, n_genes = matrix.shape
     if columns is None:
-        # Few genes in a chunk: those beside a chosen one are read with it.
+        # Few genes per chunk, since reading one gene reads its chunk.
         width = max(1, sizes.matrix_values // max(1, n_cells))
         spans = list(pairwise([*range(0, max(1, n_genes), width), n_genes]))
     else:

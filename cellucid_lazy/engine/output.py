@@ -1,4 +1,4 @@
-"""What the engine is given: outputs, and manifests with what they need."""
+"""Outputs, and manifests with the arrays that they need: what the engine is given."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Manifest:
     indent: int | None = None
 
     def encode(self, values: Mapping[str, NDArray[Any]]) -> bytes:
-        """Render as JSON. NaN is refused: it would make the dataset unreadable."""
+        """Render as JSON; ValueError for NaN, which JSON cannot hold."""
         return json.dumps(self.render(values), indent=self.indent, allow_nan=False).encode()
 
 
@@ -152,7 +152,7 @@ class Output:
         return np.asarray(values)
 
     def __getitem__(self, key: Any) -> da.Array:
-        """Select of the lazy array."""
+        """Index the lazy array."""
         return self.array[key]
 
     def to_dask_array(self) -> da.Array:

@@ -13,7 +13,7 @@ from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes
 _MAX_BLOCKS = 2_000
 # Dense columns that a worker holds beside the block: the column, its compressed form, a spare.
 _COLUMNS = 3
-# A gene's name, its file, and what describes its output.
+# For the name, the file and the output of a gene.
 _GENE_BYTES = 2_000
 
 Strategy = Literal["by gene", "in memory", "external"]
@@ -121,11 +121,11 @@ def plan_genes(
     free = max(budget - taken, budget // 4)
     chunk = n_genes if genes_per_chunk is None else genes_per_chunk
     share = min(1.0, wanted * chunk / max(1, n_genes))
-    # Enough tasks to keep the workers busy to the end, however uneven genes are.
+    # Enough tasks to keep workers busy to the end, however uneven genes are.
     genes = -(-wanted // (8 * threads))
     work = _Work(n_stored, n_genes, wanted, genes, item_bytes, workers, free, sizes)
     by_cell = _plan_by_cell(work, budget)
-    # Of few chunks of genes there are too few tasks; blocks of cells are as good if they fit.
+    # Few chunks of genes give too few tasks; blocks of cells are as fast if they fit.
     enough = by_cell.strategy == "external" or wanted // chunk >= 4 * threads
     by_gene = stored_by_gene or (genes_per_chunk is not None and enough and work.fits(chunk))
     plan = _plan_by_gene(work, chunk) if by_gene else by_cell
@@ -149,7 +149,7 @@ class _Work(NamedTuple):
     def per_gene(self) -> float:
         return max(1.0, self.n_stored / max(1, self.n_genes))
 
-    # Bytes per value while a task runs, with half as much that the allocator keeps for itself.
+    # Bytes per value while a task runs, and half as much again for what the allocator keeps.
 
     @property
     def transposing(self) -> int:
@@ -182,7 +182,7 @@ def _plan_by_gene(work: _Work, chunk: int) -> Plan:
     largest = work.within(work.free // (work.workers * work.both), work.sizes.max_gene_values)
     joined = max(largest, int(chunk * work.per_gene)) if work.fits(chunk) else largest
     genes = max(1, min(int(joined / work.per_gene), work.genes))
-    # Whole chunks, or one would be read for two blocks; several tasks may write one of them.
+    # Whole chunks, so that none is read for two blocks; several tasks may write one block.
     chunks = max(1, genes // chunk)
     reason = _BY_GENE if chunk == 1 else _BY_CHUNK.format(genes=format_count(chunk, "gene"))
     return Plan(

@@ -1,4 +1,4 @@
-"""What a producer is: it yields stages of tasks that write the files of outputs."""
+"""The protocol of producers, which yield stages of tasks that write the files of outputs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _loaded(part: Part) -> Part:
 
 
 def array_bytes(values: NDArray[Any]) -> memoryview:
-    """View an array's bytes, C-ordered and little-endian; copies only where it has to."""
+    """View an array's bytes, C-ordered and little-endian; copies only if needed."""
     ordered = np.ascontiguousarray(values)
     little = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False)
     return memoryview(little.reshape(-1).data).cast("B")

@@ -21,7 +21,7 @@ from cellucid_lazy.errors import ClusterError, OptionError
 _MIN_BUDGET = 64 * 10**6
 _THREADS = (None, "threads", "threading")
 _CLIENT: ContextVar[Any] = ContextVar("client", default=None)
-_IN_TURN = ("sync", "synchronous", "single-threaded")
+_SYNCHRONOUS = ("sync", "synchronous", "single-threaded")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def detect_resources(budget: int | str | None = None, retries: int | None = None
         raise OptionError(f"retries={retries!r}: a whole number is needed, from 0")
     client = current_client()
     if client is None:
-        in_turn = dask.config.get("scheduler", None) in _IN_TURN
-        workers = 1 if in_turn else int(dask.config.get("num_workers", None) or CPU_COUNT)
+        one_at_a_time = dask.config.get("scheduler", None) in _SYNCHRONOUS
+        workers = 1 if one_at_a_time else int(dask.config.get("num_workers", None) or CPU_COUNT)
         return Resources(memory_budget(budget), workers, workers, retries)
     if getattr(client, "asynchronous", False):
         raise OptionError(

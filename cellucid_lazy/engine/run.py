@@ -1,4 +1,4 @@
-"""Running: producers' stages one after the other, manifests last, all of it into one sink."""
+"""Run producers' stages one after the other, then write manifests, all into one sink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dask.base import get_scheduler
 from numpy.typing import NDArray
 
 from cellucid_lazy.codecs import Codec
-from cellucid_lazy.engine.arrays import ARRAYS
+from cellucid_lazy.engine.array_producer import ARRAYS
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Producer, Stage
 from cellucid_lazy.engine.progress import LocalProgress, gather_with_bar, is_shown, task_bar
@@ -73,14 +73,14 @@ def run(
         writer = sink.begin(list(files))
         with Spiller(scratch) as spiller:
             receipts = _produce(groups, Encoder(codec, writer), spiller, resources, progress)
-        # How long the disk takes is not known.
+        # Without an estimate: how long the disk takes is unknown.
         with task_bar("putting it in place") if _is_bar_shown(progress) else nullcontext():
             return sink.commit(receipts)
 
 
 @contextmanager
 def aborting(sink: Sink) -> Iterator[None]:
-    """Abort a sink on any error; if that fails too, the first error gets a note of it."""
+    """Abort a sink on any error; if that fails too, add a note to the error."""
     try:
         yield
     except BaseException as problem:
@@ -126,7 +126,7 @@ def _produce(
 def _assign(
     groups: Groups, needs: Mapping[str, Any]
 ) -> dict[Producer, tuple[Mapping[str, Output], set[str]]]:
-    """Give each producer its outputs, and the needs that it computes anyway; arrays the rest."""
+    """Assign outputs and needs to producers; needs that none provides go to `ARRAYS`."""
     jobs: dict[Producer, tuple[Mapping[str, Output], set[str]]] = {}
     left = set(needs)
     for producer, group in groups.items():
@@ -168,8 +168,7 @@ def compute(stage: Stage, resources: Resources, progress: bool | None) -> tuple[
             if bar is not None:
                 stack.enter_context(LocalProgress(bar))
             options = stack.enter_context(local_pool(resources.workers))
-            # Thousands of keys as an object each, as dask.compute takes them, cost a fifth of the
-            # time.
+            # dask.compute would make an object of each of thousands of keys, a fifth of the time.
             get = get_scheduler(scheduler=options.pop("scheduler", None)) or dask.threaded.get
             return tuple(get(graph, keys, **options))
         if bar is None:

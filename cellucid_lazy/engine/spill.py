@@ -1,4 +1,4 @@
-"""Spilling: blocks on disk, in a folder that is removed whatever happens, if by a later run."""
+"""Spill blocks to a scratch folder, which this run or, if it is killed, a later one removes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _row_bounds(block: SpilledBlock, rows: slice) -> tuple[int, int]:
 
 
 def _read(path: str, parts: Sequence[tuple[int, NDArray[np.uint8]]]) -> None:
-    """Read stretches of a file, given where each begins, into arrays."""
+    """Read parts of a file, given where each begins, into arrays."""
     try:
         with open(path, "rb", buffering=0) as file:
             for begin, target in parts:
@@ -222,7 +222,7 @@ class Spiller:
             self._folder = self._lock = None
 
     def reserve(self, n_bytes: int) -> None:
-        """Make the scratch folder, if it is not there yet, and see that it has room.
+        """Make the scratch folder, if it does not exist, and check that it has room.
 
         Parameters
         ----------
@@ -258,7 +258,7 @@ class Spiller:
 
 
 def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
-    """Check that a folder can take scratch, before any work and whether or not it will.
+    """Check that a folder can hold scratch, before any work.
 
     Parameters
     ----------

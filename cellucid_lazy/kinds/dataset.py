@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.engine.arrays import ARRAYS, ArrayProducer
+from cellucid_lazy.engine.array_producer import ARRAYS, ArrayProducer
 from cellucid_lazy.engine.resources import memory_budget
 from cellucid_lazy.errors import (
     CollisionError,

@@ -11,10 +11,10 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from cellucid_lazy.engine.gene_producer import GeneProducer
 from cellucid_lazy.engine.matrix import gene_array, gene_ranges_array
 from cellucid_lazy.engine.output import Build, Manifest, Output
 from cellucid_lazy.engine.producer import Producer
-from cellucid_lazy.engine.transpose import GeneProducer
 from cellucid_lazy.errors import CellucidLazyError, MissingKeyError, missing_key
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.kind import Row, values_schema

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cellucid_lazy.codecs import codec_for
-from cellucid_lazy.engine.arrays import ARRAYS
+from cellucid_lazy.engine.array_producer import ARRAYS
 from cellucid_lazy.engine.output import Manifest, Output, manifest_output
 from cellucid_lazy.engine.producer import Produced, Stage
 from cellucid_lazy.engine.resources import Resources

@@ -18,8 +18,9 @@ from scipy import sparse
 
 import cellucid_lazy as cl
 from cellucid_lazy.codecs import codec_for
-from cellucid_lazy.engine import transpose
-from cellucid_lazy.engine.arrays import ARRAYS
+from cellucid_lazy.engine import gene_producer
+from cellucid_lazy.engine.array_producer import ARRAYS
+from cellucid_lazy.engine.gene_producer import GeneProducer
 from cellucid_lazy.engine.matrix import gene_array, gene_ranges_array
 from cellucid_lazy.engine.output import Manifest, Output, manifest_output
 from cellucid_lazy.engine.plan import Plan
@@ -27,7 +28,6 @@ from cellucid_lazy.engine.producer import Encoder, Job
 from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.run import run
 from cellucid_lazy.engine.spill import Spiller
-from cellucid_lazy.engine.transpose import GeneProducer
 from cellucid_lazy.readers.matrix.dense import DenseMatrix
 from cellucid_lazy.readers.matrix.memory import MemoryArray
 from cellucid_lazy.sinks.memory import MemorySink, MemoryWriter
@@ -74,7 +74,7 @@ def made(expression, positions, *, plan=None, bits=None, level=None, ranges=Fals
         groups[ARRAYS] = {"ranges": ranges_output(expression, positions)}
     with pytest.MonkeyPatch.context() as patch:
         if plan is not None:
-            patch.setattr(transpose, "plan_genes", lambda **_: plan)
+            patch.setattr(gene_producer, "plan_genes", lambda **_: plan)
         files = run(
             groups,
             MemorySink(),
@@ -211,7 +211,7 @@ def stages(expression, n_genes, strategy, tmp_path):
     found = []
     with Spiller(str(tmp_path)) as spiller, pytest.MonkeyPatch.context() as patch:
         plan = made_plan(strategy, 200_000, 25)
-        patch.setattr(transpose, "plan_genes", lambda **_: plan)
+        patch.setattr(gene_producer, "plan_genes", lambda **_: plan)
         outputs = gene_outputs(expression, range(n_genes))
         running = producer.run(Job(outputs, {}, encoder, spiller, RESOURCES))
         stage = next(running)

@@ -1,4 +1,4 @@
-"""The producer of genes: any number of them in one bounded pass over their matrix.
+"""The producer of genes: it makes any number of them in one pass over their matrix.
 
 One task per block of the matrix reads and transposes it; one task per run of genes joins its slice
 of every block and encodes each gene, all the way to its file. There is never a task per gene, and
@@ -188,7 +188,7 @@ class Spilled(NamedTuple):
 
 
 class _Transposition:
-    """The tasks of one pass: blocks are read, transposed, joined and encoded."""
+    """Makes the tasks of one pass: blocks are read, transposed, joined and encoded."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class _Transposition:
 
     def write(self, encoder: GeneEncoder) -> Stage:
         """Read, transpose and write in one go; computes to a `Written` per run of genes."""
-        graph, keys = self._transpose(_as_it_is)
+        graph, keys = self._transpose(_unchanged)
         spans = [self._span(block) for block in self._blocks]
         tasks = []
         for run in self._runs(spans):
@@ -232,7 +232,7 @@ class _Transposition:
 
     def write_spilled(self, encoder: GeneEncoder, spilled: Spilled) -> Stage:
         """Read saved blocks back and write; computes to a `Written` per run of genes."""
-        # Each gene of each block takes a few bytes too, whether or not it has values.
+        # A pointer per gene and block takes memory too, even without values.
         plan = self._plan
         max_genes = min(plan.genes_per_block, plan.joined_values // len(spilled.blocks))
         runs = gene_runs(
@@ -255,12 +255,12 @@ class _Transposition:
         return graph, list(keys)
 
     def _span(self, block: Block) -> tuple[int, int]:
-        """Return which of the genes asked for a block holds: first and past-the-last."""
+        """Return the first and past-the-last of the genes asked for that a block holds."""
         start, stop = np.searchsorted(self._columns, block.genes).tolist()
         return start, stop
 
     def _runs(self, spans: Sequence[tuple[int, int]]) -> list[slice]:
-        """Cut the genes where blocks begin, and into runs that one task can join."""
+        """Cut the genes at the first gene of each block, and into runs that one task can join."""
         size, n_genes = self._plan.genes_per_block, len(self._columns)
         borders = sorted({0, n_genes, *(start for start, _ in spans if start < n_genes)})
         return [
@@ -271,7 +271,7 @@ class _Transposition:
 
     def _join(self, run: slice, load: Callable[..., list[CscBlock]]) -> Callable[..., Written]:
         n_cells, dtype = self._matrix.shape[0], self._matrix.dtype
-        nothing = CscBlock(
+        empty = CscBlock(
             np.zeros(0, dtype),
             np.zeros(0, np.uint16),
             np.zeros(run.stop - run.start + 1, np.int64),
@@ -279,7 +279,7 @@ class _Transposition:
             0,
             n_cells,
         )
-        return partial(_write, load, run.start, run.stop, nothing, self._files[run])
+        return partial(_write, load, run.start, run.stop, empty, self._files[run])
 
     def _writing(
         self, graph: dict[Any, Any], tasks: Sequence[tuple[Any, Any]], encoder: GeneEncoder
@@ -294,7 +294,7 @@ class _Transposition:
         return Stage("writing genes", graph, keys)
 
 
-def _as_it_is(block: CscBlock) -> CscBlock:
+def _unchanged(block: CscBlock) -> CscBlock:
     return block
 
 
@@ -380,14 +380,14 @@ def _write(
     load: Callable[..., list[CscBlock]],
     start: int,
     stop: int,
-    nothing: CscBlock,
+    empty: CscBlock,
     files: Sequence[tuple[str, ...]],
     encoder: GeneEncoder,
     blocks: Sequence[Any],
 ) -> Written:
     """Join a run of genes of all blocks, and write each to its files."""
-    parts = load(blocks, start, stop) if blocks else [nothing]
-    return encoder.write(join_blocks(parts, n_cells=nothing.n_cells), files)
+    parts = load(blocks, start, stop) if blocks else [empty]
+    return encoder.write(join_blocks(parts, n_cells=empty.n_cells), files)
 
 
 @dataclass(frozen=True)
@@ -423,11 +423,11 @@ class GeneEncoder:
             if zero != background:
                 background = zero
                 column.fill(background)
-            # Converted here: NumPy would do it twice, and slower.
+            # Converted once: NumPy would do it in both assignments.
             cells = by_gene.indices[stored].astype(np.intp)
             column[cells] = values
             receipts += [(name, self.encoder.write(name, column)) for name in names]
-            # Most of a column is its background: this costs less than to fill it for each gene.
+            # Cheaper than filling the whole column for each gene.
             column[cells] = background
         return Written(tuple(receipts), ranges)
 

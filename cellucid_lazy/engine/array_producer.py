@@ -1,4 +1,4 @@
-"""The producer of outputs that are arrays: all of them, and what manifests need, in one pass."""
+"""The producer of arrays: it makes them, and what manifests need, in one pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cellucid_lazy.graph import (
     with_spilling,
 )
 
-# Files that take less than this part of the budget are put together in memory.
+# Files below this part of the budget are joined in memory.
 _SMALL_PART = 1 / 32
 
 Save = Callable[[Any], Any]
@@ -63,7 +63,7 @@ class ArrayProducer:
         if held > job.resources.budget // 4:
             job.spiller.reserve(held)
             save = job.spiller.save
-            # Or on a cluster one key would have two definitions: with and without spilling.
+            # Otherwise a cluster may see one key with two definitions: with and without spilling.
             graph, rename = rename_keys(with_spilling(graph, save), uuid.uuid4().hex)
             blocks = {file: [rename(key) for key in keys] for file, keys in blocks.items()}
             need_keys = [rename(key) for key in need_keys]
@@ -104,7 +104,7 @@ def _add_file(
     graph: dict[Any, Any], encoder: Encoder, file: str, blocks: Sequence[Any], save: Save | None
 ) -> str:
     """Add the tasks that write a file, and return the key of the last one."""
-    # Writing is no pure function: on a cluster no other call may take this one's result.
+    # A name of its own: writing is not pure, so a cluster must not reuse its result.
     token = uuid.uuid4().hex
     encode = partial(_encode, encoder, save)
     parts = [(f"encode-{token}", i) for i in range(len(blocks))]

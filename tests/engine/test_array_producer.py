@@ -14,8 +14,8 @@ import pytest
 
 import cellucid_lazy as cl
 from cellucid_lazy.codecs import codec_for
-from cellucid_lazy.engine import arrays, spill
-from cellucid_lazy.engine.arrays import ARRAYS
+from cellucid_lazy.engine import array_producer, spill
+from cellucid_lazy.engine.array_producer import ARRAYS
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Encoder, Job
 from cellucid_lazy.engine.resources import Resources
@@ -136,8 +136,8 @@ def spilling(monkeypatch):
         written.append(found[0].path)
         return found
 
-    monkeypatch.setattr(arrays, "spillable_bytes", lambda graph: 2**40)
-    monkeypatch.setattr(arrays, "_SMALL_PART", 0)
+    monkeypatch.setattr(array_producer, "spillable_bytes", lambda graph: 2**40)
+    monkeypatch.setattr(array_producer, "_SMALL_PART", 0)
     usage = shutil.disk_usage("/")._replace(free=2**62)
     monkeypatch.setattr(spill.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(spill.Save, "_write", watched)
