@@ -1,4 +1,4 @@
-"""What the commands do, each a function of its parsed arguments."""
+"""The commands: functions of the parsed arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dask
+import numpy as np
 
 import cellucid_lazy as cl
 from cellucid_lazy.cli.flags import (
@@ -26,14 +29,11 @@ from cellucid_lazy.cli.flags import (
     given,
     in_flags,
 )
+from cellucid_lazy.cli.guide import guide
 from cellucid_lazy.errors import ExportError, MissingPackageError, OptionError, printable, reason
-from cellucid_lazy.show import wrapped
-
-if TYPE_CHECKING:
-    from cellucid_lazy.kinds import Row
-
-# What needs dask is imported by the functions, here and by `cl` itself, so that ``--help`` stays
-# quick.
+from cellucid_lazy.kinds import Row
+from cellucid_lazy.show import folder_summary, wrapped
+from cellucid_lazy.sinks import sink_for
 
 DEMO_SETTINGS: dict[str, Any] = {
     "dataset_name": "Demo: blood cells",
@@ -43,12 +43,25 @@ DEMO_SETTINGS: dict[str, Any] = {
 _PICTURES = (".pdf", ".png", ".svg")
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command that was parsed."""
+    commands = {
+        "inspect": inspect,
+        "export": export,
+        "bytes": write_bytes,
+        "plot": plot,
+        "demo": demo,
+    }
+    with dask.config.set(given(arguments, SCHEDULING)):
+        commands[arguments.command](arguments)
+
+
 def inspect(arguments: argparse.Namespace) -> None:
     """Show what a dataset offers, and what was left out of it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         catalogue = _catalogue(arguments)
-        width = _width()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         shown: Any = _description(catalogue) if arguments.json else _table(catalogue, width)
         problems = catalogue.problems()
     notes = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
@@ -63,25 +76,20 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def _table(catalogue: cl.Catalogue, width: int | None) -> str:
-    """Show a catalogue, and whether damage in the expression matrix is noticed."""
+    """Format a catalogue, and whether damage in the expression matrix is noticed."""
     table, checksum = catalogue.as_text(width), catalogue.source.checksum
     if checksum is None:
         return table
-    told = (
+    noticed = (
         f"is noticed: {checksum} has a checksum"
         if checksum
         else "is not noticed: it is stored without a checksum"
     )
-    return "\n".join([table, wrapped(f"  damage in the expression matrix {told}", width)])
-
-
-def _width() -> int | None:
-    """Return the columns of the terminal that is written to; None where it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join([table, wrapped(f"  damage in the expression matrix {noticed}", width)])
 
 
 def _description(catalogue: cl.Catalogue) -> dict[str, Any]:
-    """Describe a catalogue for machines; null is what only reading can tell."""
+    """Describe a catalogue as JSON; null is what is not known before reading."""
     source = catalogue.source
     genes = catalogue.listed("var")
     rows = [row for group in catalogue.rows().values() for row in group if row.name in catalogue]
@@ -108,38 +116,32 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write a folder for a viewer, or describe how it would be done."""
-    import dask
-
+    """Write a folder for a viewer, or print the plan of the work."""
     work = given(arguments, WORK)
     if arguments.details and not arguments.explain:
         raise OptionError("--details goes with --explain")
-    with dask.config.set(given(arguments, SCHEDULING)):
-        catalogue = _catalogue(arguments)
-        if arguments.select or arguments.exclude:
-            catalogue = catalogue.select(*arguments.select, exclude=arguments.exclude)
-        if arguments.explain:
-            budget = work.get("memory_budget")
-            plan = cl.explain(catalogue, memory_budget=budget, details=arguments.details)
-            sys.stdout.write(f"{plan}\n")
-            return
-        cl.to_directory(catalogue, arguments.out, **given(arguments, REPLACE), **work)
+    catalogue = _catalogue(arguments)
+    if arguments.select or arguments.exclude:
+        catalogue = catalogue.select(*arguments.select, exclude=arguments.exclude)
+    if arguments.explain:
+        budget = work.get("memory_budget")
+        plan = cl.explain(catalogue, memory_budget=budget, details=arguments.details)
+        sys.stdout.write(f"{plan}\n")
+        return
+    cl.to_directory(catalogue, arguments.out, **given(arguments, REPLACE), **work)
 
 
 def write_bytes(arguments: argparse.Namespace) -> None:
     """Write one output's bytes to standard output or a file, or several to a folder."""
-    import dask
-
     names = list(dict.fromkeys(arguments.outputs))
     if arguments.output is None and len(names) > 1:
         raise OptionError("several outputs need a folder: give one with -o FOLDER")
     if arguments.output is None and sys.stdout.isatty():
         raise OptionError("bytes are not for a terminal: send them to a file with -o FILE")
-    with dask.config.set(given(arguments, SCHEDULING)):
-        catalogue = _catalogue(arguments)
-        paths = _paths(catalogue, names, arguments.output)
-        level = catalogue.options.compression
-        files = cl.to_bytes(catalogue, names, level, progress=None, **given(arguments, WORK))
+    catalogue = _catalogue(arguments)
+    paths = _paths(catalogue, names, arguments.output)
+    compression = catalogue.options.compression
+    files = cl.to_bytes(catalogue, names, compression, progress=None, **given(arguments, WORK))
     for name, path in paths.items():
         if path is None:
             sys.stdout.buffer.write(files[name])
@@ -152,7 +154,7 @@ def write_bytes(arguments: argparse.Namespace) -> None:
 
 
 def _paths(catalogue: cl.Catalogue, names: list[str], given: str | None) -> dict[str, Path | None]:
-    """Settle which file each output goes to; None for standard output."""
+    """Return the file of each output; None for standard output."""
     if given is None:
         return {names[0]: None}
     target = Path(given).expanduser()
@@ -178,21 +180,17 @@ def _check_not_read(catalogue: cl.Catalogue, target: Path) -> None:
 
 
 def plot(arguments: argparse.Namespace) -> None:
-    """Draw an embedding into a file."""
-    import dask
-
+    """Draw an embedding as a picture file."""
     target = Path(arguments.out).expanduser()
     if target.suffix.lower() not in _PICTURES:
         raise OptionError(f"{target}: a picture's name ends in {', '.join(_PICTURES)}")
-    with dask.config.set(given(arguments, SCHEDULING)):
-        catalogue = _catalogue(arguments)
-        _check_not_read(catalogue, target)
-        _draw(catalogue, target, arguments.dpi, **given(arguments, PICTURE), progress=None)
+    catalogue = _catalogue(arguments)
+    _check_not_read(catalogue, target)
+    _draw(catalogue, target, arguments.dpi, **given(arguments, PICTURE), progress=None)
 
 
 def _draw(catalogue: cl.Catalogue, path: Path, dpi: int, **arguments: Any) -> None:
-    """Draw an embedding into a file."""
-    # No window is opened for it.
+    # A backend without windows.
     os.environ["MPLBACKEND"] = "agg"
     figure: Any = cl.plot.embedding(catalogue, **arguments).figure
     try:
@@ -202,13 +200,11 @@ def _draw(catalogue: cl.Catalogue, path: Path, dpi: int, **arguments: Any) -> No
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Generate an atlas, export it, draw it, and show what came out."""
-    from cellucid_lazy.cli.guide import guide
+    """Generate an atlas, export it, draw it, and describe the files."""
+    # Deferred: it imports anndata, which takes long and which no other command needs.
     from cellucid_lazy.demo import write_demo
-    from cellucid_lazy.show import folder_summary
-    from cellucid_lazy.sinks import sink_for
 
-    # Refuses the targets before the work.
+    # Targets are refused before the work.
     replace = given(arguments, REPLACE)
     sink_for(arguments.out, **replace)
     picture = Path(f"{arguments.out.rstrip('/')}.png")
@@ -233,21 +229,19 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 def _catalogue(arguments: argparse.Namespace) -> cl.Catalogue:
-    """Open the dataset that a command is about, under the settings given."""
+    """Make the catalogue of a command: its dataset, settings and cells."""
     options = cl.Options(**given(arguments, SETTINGS))
     source = cl.open(arguments.data, **given(arguments, OPENING))
-    return _some_cells(cl.outputs(source, options), **given(arguments, CELLS))
+    return _select_cells(cl.outputs(source, options), **given(arguments, CELLS))
 
 
-def _some_cells(
+def _select_cells(
     catalogue: cl.Catalogue,
     where: str | None = None,
     sample: int | None = None,
     seed: int | None = None,
 ) -> cl.Catalogue:
-    """Take the cells that are asked for: by an expression, then at random."""
-    import numpy as np
-
+    """Select cells by an expression, then at random."""
     if seed is not None and sample is None:
         raise OptionError("--seed goes with --sample")
     if where is not None:

@@ -1,4 +1,4 @@
-"""The options of the command line: a row each, named after the setting that it fills.
+"""The options of the command line: a row each, with the setting of the library that it fills.
 
 An option that is not given is not passed on, so defaults are the library's own.
 """
@@ -10,15 +10,8 @@ import ast
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-_SWITCH = MappingProxyType({"action": "store_true"})
-_NAMES = MappingProxyType({"nargs": "+", "action": "extend", "metavar": "NAME"})
-_DIMENSIONS = MappingProxyType({"type": int, "choices": (2, 3)})
-_BITS = MappingProxyType({"type": int, "choices": (8, 16)})
 
 
 class Flag(NamedTuple):
@@ -27,23 +20,19 @@ class Flag(NamedTuple):
     Attributes
     ----------
     flag
-        As typed.
+        Name on the command line.
     setting
-        The argument of the library that it fills.
+        Name of the library's argument.
     help
         One line.
     more
-        Further arguments of ``add_argument``.
+        Other arguments of ``add_argument``.
     """
 
     flag: str
     setting: str
     help: str
-    more: Mapping[str, Any] = _NOTHING
-
-
-def _text(metavar: str) -> Mapping[str, Any]:
-    return {"metavar": metavar}
+    more: dict[str, Any]
 
 
 def positive(text: str) -> int:
@@ -59,7 +48,7 @@ def compression(text: str) -> int | str:
 
 
 class _Pair(argparse.Action):
-    """Collects KEY=VALUE into a mapping; errors do not repeat the value, which may be secret."""
+    """Collects KEY=VALUE in a mapping; errors do not repeat the value, which may be secret."""
 
     def __call__(
         self,
@@ -80,26 +69,41 @@ class _Pair(argparse.Action):
 
 
 def _option_value(text: str) -> Any:
-    """Read a switch or JSON; all else is text, also numbers, which keys may look like."""
+    """Read true, false, or JSON in brackets; all else is text, since a key may be a number."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     return json.loads(text) if text.startswith(("{", "[")) else text
 
 
+def _value(metavar: str, read: Callable[[str], Any] = str) -> dict[str, Any]:
+    return {"metavar": metavar, "type": read}
+
+
+def _choice(*values: int | str) -> dict[str, Any]:
+    return {"type": type(values[0]), "choices": values}
+
+
+def _pairs(metavar: str) -> dict[str, Any]:
+    return {"metavar": metavar, "action": _Pair}
+
+
+_SWITCH = {"action": "store_true"}
+_NAMES = {"nargs": "+", "action": "extend", "metavar": "NAME"}
+
 # Arguments of `cellucid_lazy.open`.
 OPENING = (
-    Flag("--layer", "layer", "layer that serves as expression (default: X)", _text("KEY")),
+    Flag("--layer", "layer", "layer that serves as expression (default: X)", _value("KEY")),
     Flag("--use-raw", "use_raw", "take raw.X as expression", _SWITCH),
     Flag(
-        "--neighbors-key", "neighbors_key", "neighbour graph, as scanpy's key_added", _text("KEY")
+        "--neighbors-key", "neighbors_key", "neighbour graph, as scanpy's key_added", _value("KEY")
     ),
-    Flag("--modality", "modality", "modality of a MuData file", _text("NAME")),
-    Flag("--table", "table", "table of a SpatialData store", _text("NAME")),
+    Flag("--modality", "modality", "modality of a MuData file", _value("NAME")),
+    Flag("--table", "table", "table of a SpatialData store", _value("NAME")),
     Flag(
         "--storage-option",
         "storage_options",
         "of a URL, such as anon=true or endpoint_url=https://...; may be repeated",
-        {"action": _Pair, "metavar": "KEY=VALUE"},
+        _pairs("KEY=VALUE"),
     ),
 )
 
@@ -107,20 +111,20 @@ OPENING = (
 OFFER = (
     Flag("--obs-keys", "obs_keys", "obs columns to offer (default: all)", _NAMES),
     Flag("--genes", "genes", "genes to offer (default: all)", _NAMES),
-    Flag("--gene-id-column", "gene_id_column", "column of var with gene names", _text("KEY")),
+    Flag("--gene-id-column", "gene_id_column", "column of var with gene names", _value("KEY")),
     Flag(
         "--embedding",
         "embeddings",
         "obsm key of a dimension, such as 2=X_tsne or 3=X_pca[:3]; may be repeated",
-        {"action": _Pair, "metavar": "DIMENSION=KEY"},
+        _pairs("DIMENSION=KEY"),
     ),
     Flag(
         "--rename",
         "rename",
         "another name, such as obs/OLD=NEW or var/OLD=NEW; may be repeated",
-        {"action": _Pair, "metavar": "OLD=NEW"},
+        _pairs("OLD=NEW"),
     ),
-    Flag("--latent-key", "latent_key", "obsm key for outlier quantiles", _text("KEY")),
+    Flag("--latent-key", "latent_key", "obsm key for outlier quantiles", _value("KEY")),
 )
 
 # Which cells are taken.
@@ -129,15 +133,15 @@ CELLS = (
         "--where",
         "where",
         "cells for which this holds, such as \"louvain == 'B' and n_counts > 500\"",
-        _text("EXPRESSION"),
+        _value("EXPRESSION"),
     ),
     Flag(
         "--sample",
         "sample",
         "so many cells, drawn at random, in their order",
-        {"type": positive, "metavar": "N"},
+        _value("N", positive),
     ),
-    Flag("--seed", "seed", "of --sample: the same cells each time", {"type": int, "metavar": "N"}),
+    Flag("--seed", "seed", "of --sample: the same cells each time", _value("N", int)),
 )
 
 # Fields of `Options` that say how it is encoded.
@@ -146,15 +150,20 @@ ENCODING = (
         "--compression",
         "compression",
         "gzip level 1-9, 1 is fastest; 0 for none (the default)",
-        {"type": compression, "metavar": "N"},
+        _value("N", compression),
     ),
-    Flag("--quantize-genes", "var_quantization", "bits per gene value", _BITS),
-    Flag("--quantize-obs", "obs_continuous_quantization", "bits per continuous obs value", _BITS),
+    Flag("--quantize-genes", "var_quantization", "bits per gene value", _choice(8, 16)),
+    Flag(
+        "--quantize-obs",
+        "obs_continuous_quantization",
+        "bits per continuous obs value",
+        _choice(8, 16),
+    ),
     Flag(
         "--categorical-dtype",
         "obs_categorical_dtype",
         "type of category codes",
-        {"choices": ("auto", "uint8", "uint16")},
+        _choice("auto", "uint8", "uint16"),
     ),
     Flag(
         "--no-normalize",
@@ -166,24 +175,24 @@ ENCODING = (
         "--centroid-quantile",
         "centroid_outlier_quantile",
         "cells beyond it are left out of centroids (default: 0.95)",
-        {"type": float, "metavar": "Q"},
+        _value("Q", float),
     ),
     Flag(
         "--centroid-min-points",
         "centroid_min_points",
         "smallest category with a centroid and outlier quantiles (default: 10)",
-        {"type": int, "metavar": "N"},
+        _value("N", int),
     ),
 )
 
 # Fields of `Options` that say what the dataset is called.
 IDENTITY = (
-    Flag("--name", "dataset_name", "name of the dataset", _text("TEXT")),
-    Flag("--id", "dataset_id", "its identifier", _text("TEXT")),
-    Flag("--description", "description", "a sentence about it", _text("TEXT")),
-    Flag("--source-name", "source_name", "where the data come from", _text("TEXT")),
-    Flag("--source-url", "source_url", "their address", _text("URL")),
-    Flag("--source-citation", "source_citation", "how to cite them", _text("TEXT")),
+    Flag("--name", "dataset_name", "name of the dataset", _value("TEXT")),
+    Flag("--id", "dataset_id", "its identifier", _value("TEXT")),
+    Flag("--description", "description", "a sentence about it", _value("TEXT")),
+    Flag("--source-name", "source_name", "where the data come from", _value("TEXT")),
+    Flag("--source-url", "source_url", "their address", _value("URL")),
+    Flag("--source-citation", "source_citation", "how to cite them", _value("TEXT")),
 )
 
 SETTINGS = (*OFFER, *ENCODING, *IDENTITY)
@@ -194,9 +203,9 @@ WORK = (
         "--memory-budget",
         "memory_budget",
         "such as 1GB, at least 64MB (default: a quarter of memory)",
-        _text("SIZE"),
+        _value("SIZE"),
     ),
-    Flag("--scratch", "scratch", "folder for intermediate blocks", _text("FOLDER")),
+    Flag("--scratch", "scratch", "folder for intermediate blocks", _value("FOLDER")),
 )
 
 # Of `to_directory` alone.
@@ -209,47 +218,46 @@ PICTURE = (
         "color",
         "obs column or gene, such as louvain or CD3E; of two with one name the column "
         "(default: how many cells there are)",
-        _text("NAME"),
+        _value("NAME"),
     ),
-    Flag("--dim", "dim", "dimensions of the embedding (default: 2)", _DIMENSIONS),
+    Flag("--dim", "dim", "dimensions of the embedding (default: 2)", _choice(2, 3)),
 )
 
 # Configuration of dask.
-SCHEDULING = (
-    Flag("--threads", "num_workers", "number of threads", {"type": positive, "metavar": "N"}),
-)
+SCHEDULING = (Flag("--threads", "num_workers", "number of threads", _value("N", positive)),)
 
 
-def add_flags(parser: argparse.ArgumentParser, title: str, flags: tuple[Flag, ...]) -> None:
-    """Add a titled group of options."""
-    group = parser.add_argument_group(title)
-    for flag in flags:
-        group.add_argument(
-            flag.flag, dest=flag.setting, help=flag.help, default=argparse.SUPPRESS, **flag.more
-        )
+def add_flags(parser: argparse.ArgumentParser, groups: Mapping[str, tuple[Flag, ...]]) -> None:
+    """Add groups of options by their titles."""
+    for title, flags in groups.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            group.add_argument(
+                flag.flag, dest=flag.setting, help=flag.help, default=argparse.SUPPRESS, **flag.more
+            )
 
 
 _FLAGS = {
     flag.setting: flag.flag
     for flag in (*OPENING, *SETTINGS, *WORK, *REPLACE, *PICTURE, *SCHEDULING)
 }
-# A setting with its value, or its name where that is no word of English; no part of a path.
+# A setting with its value, or the name of a setting if it is no English word; no part of a path.
 _VALUE = r"True|-?\d[\d.]*|'[^']*'|\"[^\"]*\"|\{[^{}]*\}|\[[^\[\]]*\]"
 _SETTING = re.compile(
     rf"(?<![\w/.'\"-])(?:({'|'.join(_FLAGS)})=({_VALUE})?"
     rf"|({'|'.join(name for name in _FLAGS if '_' in name)}))(?![\w=/])"
 )
-# Python with the flag that does the same behind it.
+# Python followed by the flag that does the same.
 _BOTH = re.compile(r"(?:Options\(\S[^()]*\)|\w+=(?:'[^']*'|\S+)|select) \((--[^()]*)\)")
 
 
 def in_flags(sentence: str) -> str:
-    """Put a message of the library, which names settings as in Python, in terms of flags."""
+    """Rewrite the settings in a message of the library, named as in Python, as flags."""
     return _SETTING.sub(_typed, _BOTH.sub(r"\1", sentence))
 
 
 def _typed(found: re.Match[str]) -> str:
-    """Write a setting as it is typed: ``layer='counts'`` becomes ``--layer counts``."""
+    """Write a setting as a flag: ``layer='counts'`` becomes ``--layer counts``."""
     flag, value = _FLAGS[found[1] or found[3]], found[2]
     if value in (None, "True"):
         return flag
@@ -263,6 +271,6 @@ def _typed(found: re.Match[str]) -> str:
 
 
 def given(arguments: argparse.Namespace, flags: tuple[Flag, ...]) -> dict[str, Any]:
-    """Collect the settings of those options that were given."""
+    """Return the settings of the flags that were given."""
     named = vars(arguments)
     return {flag.setting: named[flag.setting] for flag in flags if flag.setting in named}

@@ -1,7 +1,4 @@
-"""What the demo prints: what was exported, its files, and what to do next.
-
-All of it is read from the exported folder, as any other program would read it.
-"""
+"""The text that the demo prints: what was exported, its files, and what to do next."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from cellucid_lazy.errors import format_count, format_size
 
 
 def guide(folder: Path, written: str, drawn: str) -> str:
-    """Describe an exported demo.
+    """Describe an exported demo, from its files.
 
     Parameters
     ----------
     folder
         The export.
     written
-        One line: path, number of files, seconds.
+        One line: path, number and size of the files, seconds.
     drawn
         One line: where the picture is.
 
@@ -34,12 +31,10 @@ def guide(folder: Path, written: str, drawn: str) -> str:
     identity = json.loads((folder / "dataset_identity.json").read_text())
     stats = identity["stats"]
     cells, genes = format_count(stats["n_cells"], "cell"), format_count(stats["n_genes"], "gene")
-    columns, edges = (
-        format_count(stats["n_obs_fields"], "column"),
-        format_count(stats["n_edges"], "edge"),
-    )
+    columns = format_count(stats["n_obs_fields"], "column")
+    edges = format_count(stats["n_edges"], "edge")
     title = f"{identity['name']}, generated: {cells} x {genes}, {columns}, {edges}"
-    parts = [title, drawn, f"Written to {written}", files(folder), _next_steps(folder)]
+    parts = [title, drawn, f"Written to {written}", _files(folder), _next_steps(folder)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +49,7 @@ _DESCRIPTIONS = {
 }
 
 
-def files(folder: Path) -> str:
+def _files(folder: Path) -> str:
     """List the files by kind, with sizes."""
     rows = []
     for pattern, description in _DESCRIPTIONS.items():
@@ -84,7 +79,7 @@ With your own data, say atlas.h5ad
 
 
 def _programs() -> tuple[str, str]:
-    """Return what to type for this program and for Python: a path where it is not on PATH."""
+    """Return the commands for this program and for Python: paths if they are not on PATH."""
     python = Path(sys.executable)
     active = Path(shutil.which("python") or "").parent == python.parent
     typed = "python" if active else _typed(python)
@@ -95,7 +90,7 @@ def _programs() -> tuple[str, str]:
 
 
 def _typed(program: Path) -> str:
-    """Quote a program's path for a shell, relative if it is below the current folder."""
+    """Quote a program's path for a shell, relative if it is in the current folder."""
     here = Path.cwd()
     below = here != program.parent and program.is_relative_to(here)
     return shlex.quote(str(program.relative_to(here) if below else program))

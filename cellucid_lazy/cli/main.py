@@ -1,4 +1,4 @@
-"""Parsing a command line, running the command, and reporting what goes wrong.
+"""Parse a command line, run the command, and report errors.
 
 Results go to standard output; progress, warnings and errors, a line each, to standard error.
 """
@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from cellucid_lazy import __version__
-from cellucid_lazy.cli.commands import demo, export, inspect, plot, write_bytes
 from cellucid_lazy.cli.flags import (
     CELLS,
     ENCODING,
@@ -34,7 +33,7 @@ from cellucid_lazy.cli.flags import (
 from cellucid_lazy.errors import CellucidLazyError, OptionError, did_you_mean, printable
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-# By signal: what is said, and the exit code that shells expect.
+# By signal: the message, and the exit code that shells expect.
 _STOPPED = {signal.SIGHUP: ("hung up", 129), signal.SIGTERM: ("terminated", 143)}
 
 
@@ -63,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(problem)
     try:
         with _one_line_warnings(parsed.debug), _signals_clean_up():
-            parsed.run(parsed)
+            # Deferred: dask takes long to import, and help and misuse do without.
+            from cellucid_lazy.cli.commands import run
+
+            run(parsed)
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the output has closed it; Python would complain when it flushes at exit.
+        # The reader has closed the pipe; Python would print an error when it flushes at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -81,8 +83,8 @@ def _report(problem: BaseException) -> int:
     """Print an error in one line, and return the exit code."""
     if isinstance(problem, KeyboardInterrupt):
         number = next(iter(problem.args), signal.SIGINT)
-        said, code = _STOPPED.get(number, ("interrupted", INTERRUPTED))
-        _print_line(said)
+        message, code = _STOPPED.get(number, ("interrupted", INTERRUPTED))
+        _print_line(message)
         return code
     if isinstance(problem, CellucidLazyError):
         _print_line(f"error: {in_flags(str(problem))}")
@@ -99,7 +101,7 @@ def _print_line(sentence: str) -> None:
 
 @contextmanager
 def _one_line_warnings(debug: bool) -> Iterator[None]:
-    """Print warnings in one line each; those for developers only when debugging."""
+    """Print each warning in one line; those for developers only with --debug."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if debug or not issubclass(category, (DeprecationWarning, FutureWarning)):
@@ -112,10 +114,9 @@ def _one_line_warnings(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _signals_clean_up() -> Iterator[None]:
-    """Clean up on SIGTERM and SIGHUP as on Ctrl-C, and ignore further signals meanwhile.
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP too; later signals are ignored.
 
-    Batch systems end jobs with SIGTERM, a terminal that is closed with SIGHUP; users press Ctrl-C
-    twice.
+    Batch systems end jobs with SIGTERM, closed terminals with SIGHUP, and users press Ctrl-C twice.
     """
 
     def stop(number: int, _: Any) -> None:
@@ -139,7 +140,7 @@ def _signals_clean_up() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports misuse in one line, as all other errors are reported."""
+    """Raises misuse as an OptionError, to be reported in one line as all other errors are."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
@@ -155,7 +156,7 @@ class _Parser(argparse.ArgumentParser):
         raise OptionError(f"{message}{hint} ({self.format_usage().strip()}; see --help)")
 
     def _order_hint(self) -> str:
-        """Name the list options, which may have taken the words that are missing."""
+        """Name the list options, which may have taken the missing positionals."""
         options = [action for action in self._actions if action.option_strings]
         lists = [action.option_strings[0] for action in options if action.nargs == "+"]
         if not lists:
@@ -177,9 +178,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(debug=False)
     _add_debug(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
     for add in (_add_inspect, _add_export, _add_bytes, _add_plot, _add_demo):
-        _add_debug(add(commands))
+        add(commands)
     return parser
 
 
@@ -192,61 +195,53 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_inspect(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(
-        commands, "inspect", inspect, "DATA", "show what a dataset offers; reads metadata only"
+_INPUT = {"input": (*OPENING, *OFFER), "cells": CELLS}
+_RESOURCES = {"memory and threads": (*WORK, *SCHEDULING)}
+
+
+def _add_command(
+    commands: Any, name: str, positionals: str, purpose: str
+) -> argparse.ArgumentParser:
+    # argparse would print the list options first, which would then take the positionals as well.
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, usage=f"%(prog)s {positionals} [options]", help=purpose, description=purpose
     )
-    parser.add_argument("data", metavar="DATA", help="file, store or URL")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    add_flags(parser, "input", (*OPENING, *OFFER))
-    add_flags(parser, "cells", CELLS)
+    if positionals.startswith("DATA"):
+        parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    _add_debug(parser)
     return parser
 
 
-def _add_export(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(
-        commands, "export", export, "DATA OUT", "write the folder that the viewer opens"
+def _add_inspect(commands: Any) -> None:
+    parser = _add_command(
+        commands, "inspect", "DATA", "show what a dataset offers; reads metadata only"
     )
-    parser.add_argument("data", metavar="DATA", help="file, store or URL")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_flags(parser, _INPUT)
+
+
+def _add_export(commands: Any) -> None:
+    parser = _add_command(commands, "export", "DATA OUT", "write the folder that the viewer opens")
     parser.add_argument("out", metavar="OUT", help="folder; it appears when the export is complete")
+    for flag, purpose in (
+        ("--select", "names to export, such as 'obs/*' 'var/CD3*' (default: all)"),
+        ("--exclude", "names to leave out, such as 'var/MT-*'"),
+    ):
+        parser.add_argument(
+            flag, nargs="+", action="extend", default=[], metavar="PATTERN", help=purpose
+        )
     parser.add_argument(
-        "--select",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATTERN",
-        help="names to export, such as 'obs/*' 'var/CD3*' (default: all)",
-    )
-    parser.add_argument(
-        "--exclude",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATTERN",
-        help="names to leave out, such as 'var/MT-*'",
-    )
-    parser.add_argument(
-        "--explain", action="store_true", help="tell how the work would be done; write nothing"
+        "--explain", action="store_true", help="show how the work would be done; write nothing"
     )
     parser.add_argument("--details", action="store_true", help="with --explain: a line per pass")
-    add_flags(parser, "output", REPLACE)
-    add_flags(parser, "input", (*OPENING, *OFFER))
-    add_flags(parser, "cells", CELLS)
-    add_flags(parser, "encoding", ENCODING)
-    add_flags(parser, "identity", IDENTITY)
-    add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
-    return parser
+    encoding = {"encoding": ENCODING, "identity": IDENTITY}
+    add_flags(parser, {"output": REPLACE, **_INPUT, **encoding, **_RESOURCES})
 
 
-def _add_bytes(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(
-        commands,
-        "bytes",
-        write_bytes,
-        "DATA NAME ...",
-        "write outputs as the bytes of their files",
+def _add_bytes(commands: Any) -> None:
+    parser = _add_command(
+        commands, "bytes", "DATA NAME ...", "write outputs as the bytes of their files"
     )
-    parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument(
         "outputs", metavar="NAME", nargs="+", help="as inspect lists it: points/2d, var/CD3E"
     )
@@ -257,39 +252,27 @@ def _add_bytes(commands: Any) -> argparse.ArgumentParser:
         help="file of one output (default: standard output); folder of several, for files named as "
         "in an export. Files that are there are replaced",
     )
-    add_flags(parser, "input", (*OPENING, *OFFER))
-    add_flags(parser, "cells", CELLS)
-    add_flags(parser, "encoding", ENCODING)
-    add_flags(parser, "memory and threads", (*WORK, *SCHEDULING))
-    return parser
+    add_flags(parser, {**_INPUT, "encoding": ENCODING, **_RESOURCES})
 
 
-def _add_plot(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(
-        commands, "plot", plot, "DATA OUT", "draw an embedding (needs pip install '.[plot]')"
+def _add_plot(commands: Any) -> None:
+    parser = _add_command(
+        commands, "plot", "DATA OUT", "draw an embedding (needs pip install '.[plot]')"
     )
-    parser.add_argument("data", metavar="DATA", help="file, store or URL")
     parser.add_argument(
         "out",
         metavar="OUT",
         help="picture, such as umap.png or umap.pdf; one that is there is replaced",
     )
-    add_flags(parser, "picture", PICTURE)
     parser.add_argument(
         "--dpi", type=positive, default=200, metavar="N", help="dots per inch (default: 200)"
     )
-    add_flags(parser, "input", (*OPENING, *OFFER))
-    add_flags(parser, "cells", CELLS)
-    add_flags(parser, "threads", SCHEDULING)
-    return parser
+    add_flags(parser, {"picture": PICTURE, **_INPUT, "threads": SCHEDULING})
 
 
-def _add_demo(commands: Any) -> argparse.ArgumentParser:
-    parser = _command(
-        commands, "demo", demo, "OUT", "generate a small atlas, export it, and draw it"
-    )
+def _add_demo(commands: Any) -> None:
+    parser = _add_command(commands, "demo", "OUT", "generate a small atlas, export it, and draw it")
     parser.add_argument("out", metavar="OUT", help="folder for the export")
-    add_flags(parser, "output", REPLACE)
     for what, size in (("cells", 3000), ("genes", 2000)):
         parser.add_argument(
             f"--n-{what}",
@@ -298,15 +281,4 @@ def _add_demo(commands: Any) -> argparse.ArgumentParser:
             metavar="N",
             help=f"number of {what} (default: {size})",
         )
-    return parser
-
-
-def _command(
-    commands: Any, name: str, run: Any, words: str, purpose: str
-) -> argparse.ArgumentParser:
-    # argparse would print the list options first, which would then take these words as well.
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, usage=f"%(prog)s {words} [options]", help=purpose, description=purpose
-    )
-    parser.set_defaults(run=run)
-    return parser
+    add_flags(parser, {"output": REPLACE})
