@@ -1,8 +1,4 @@
-"""AnnDataAdapter: what the reference's class of that name answers, over a catalogue.
-
-It goes in its place in ``cellucid.anndata_server`` of version 0.0.9, and may be used by any number
-of threads at once.
-"""
+"""AnnDataAdapter: replaces ``cellucid.anndata_adapter.AnnDataAdapter`` of version 0.0.9."""
 
 from __future__ import annotations
 
@@ -22,8 +18,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.catalogue import Catalogue, outputs
 from cellucid_lazy.codecs.gzip import Gzip
-from cellucid_lazy.engine.output import Output
-from cellucid_lazy.engine.resources import memory_budget as settle_budget
+from cellucid_lazy.engine.resources import memory_budget as budget_bytes
 from cellucid_lazy.errors import ClosedError, DataError, missing_key
 from cellucid_lazy.export import to_bytes
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
@@ -38,34 +33,36 @@ if TYPE_CHECKING:
 # The reference's level.
 _GZIP = Gzip(6)
 
-
-# Files of a server are float32, and compressed on the way.
-_SETTLED = frozenset(
-    {"compression", "var_quantization", "obs_continuous_quantization", "manifest_shape"}
-)
+# A server sends float32, and compresses on request.
+_FIXED: dict[str, Any] = {
+    "manifest_shape": "live",
+    "compression": None,
+    "var_quantization": None,
+    "obs_continuous_quantization": None,
+}
 
 
 class AnnDataAdapter:
-    """Answers what a server of the viewer asks of a dataset: arrays as bytes, manifests as dicts.
+    """Computes what a server of the viewer sends: arrays as bytes, manifests as dicts.
 
-    Arguments, methods and answers are those of ``cellucid.anndata_adapter.AnnDataAdapter``, and so
-    are the built-in errors that it raises for the same mistakes. Nothing is read before it is asked
-    for. What is asked for while a pass over the data runs shares the next pass; what several ask
-    for is made once; what was made last is kept.
+    Arguments, methods, results and built-in errors are those of
+    ``cellucid.anndata_adapter.AnnDataAdapter``. Any number of threads may call it at once. Data are
+    read on request: one pass over them serves all requests that came during the pass before, and
+    the latest results are kept in memory.
 
     Parameters
     ----------
     adata
         An AnnData, or anything else that `open` takes or gives.
     latent_key, gene_id_column, normalize_embeddings
-        As `Options` has them.
+        As in `Options`.
     centroid_outlier_quantile, centroid_min_points
-        As `Options` has them.
+        As in `Options`.
     dataset_name, dataset_id
-        As `Options` has them.
+        As in `Options`.
     memory_budget
-        For a pass, as `to_bytes` takes it: bytes, or text such as ``"1GB"``. A pass over genes and
-        one over anything else may run at once; each keeps up to a quarter as much of what it made.
+        For one pass: bytes, or text such as ``"1GB"``. A pass over genes and one over other outputs
+        may run at once; results are kept up to a quarter of the budget for each of the two.
     options
         Further settings of `Options`, such as ``embeddings={2: "X_tsne"}``.
 
@@ -76,9 +73,9 @@ class AnnDataAdapter:
     latent_key
         obsm key of the latent space for outlier quantiles, or None.
     gene_id_column, normalize_embeddings, centroid_outlier_quantile, centroid_min_points
-        As they are used.
+        As used.
     dataset_name, dataset_id
-        As the identity has them.
+        As in the identity.
 
     Raises
     ------
@@ -104,13 +101,13 @@ class AnnDataAdapter:
         memory_budget: int | str | None = None,
         **options: Any,
     ) -> None:
-        budget = settle_budget(memory_budget)
+        budget = budget_bytes(memory_budget)
         source = open_source(adata)
         self.adata: AnnData | None = None
         if not isinstance(adata, (Source, str, os.PathLike)):
-            # Of an object the reference knows no file, whether or not it is backed by one.
+            # The reference shows no file for an object, even a backed one.
             self.adata, source = adata, replace(source, path=None, storage="memory")
-        for name in _SETTLED & set(options):
+        for name in _FIXED.keys() & options.keys():
             raise TypeError(
                 f"{name}= does not apply: an adapter answers float32 in the live shape, "
                 "compressed where it is asked to with compress=True"
@@ -123,11 +120,7 @@ class AnnDataAdapter:
             centroid_min_points=centroid_min_points,
             dataset_name=dataset_name,
             dataset_id=dataset_id,
-            manifest_shape="live",
-            # Files of a server are float32, and compressed on the way.
-            compression=None,
-            var_quantization=None,
-            obs_continuous_quantization=None,
+            **_FIXED,
             **options,
         )
         catalogue = outputs(source, settings)
@@ -142,9 +135,9 @@ class AnnDataAdapter:
         self.dataset_name = dataset.name
         self.dataset_id = settings.dataset_id or safe_name(dataset.name)
         self._catalogue: Catalogue | None = catalogue
-        # Where names of genes and labels are read, which the catalogue keeps.
+        # Held while the catalogue reads names of genes and labels, which it keeps.
         self._reading = threading.Lock()
-        self._genes, self._others = (_Passes(budget, 4 * source.n_cells) for _ in range(2))
+        self._genes, self._others = (_SharedPasses(budget, 4 * source.n_cells) for _ in range(2))
 
     @classmethod
     def from_file(
@@ -162,7 +155,7 @@ class AnnDataAdapter:
         backed
             False loads an h5ad file into memory. Anything else reads lazily, and never writes.
         kwargs
-            As the class takes them.
+            Further arguments of the class.
 
         Returns
         -------
@@ -179,7 +172,7 @@ class AnnDataAdapter:
         source = open_source(path)
         if backed or source.storage != "h5ad":
             return cls(source, **kwargs)
-        # Deferred: anndata takes long to import, and files that are read lazily do without.
+        # Deferred: anndata takes long to import, and lazy files do without.
         from anndata import read_h5ad
 
         from cellucid_lazy.readers.objects import open_anndata
@@ -205,10 +198,8 @@ class AnnDataAdapter:
         catalogue = self._catalogue
         return catalogue is not None and catalogue.source.is_backed
 
-    # Embeddings
-
     def get_embedding(self, dim: int) -> NDArray[np.float32]:
-        """Compute the embedding of a dimension.
+        """Compute an embedding.
 
         Parameters
         ----------
@@ -218,7 +209,7 @@ class AnnDataAdapter:
         Returns
         -------
         ndarray
-            float32 (n_cells, dim), a copy.
+            float32 (n_cells, dim).
 
         Raises
         ------
@@ -229,22 +220,21 @@ class AnnDataAdapter:
         return points.reshape(-1, dim).copy()
 
     def get_embedding_3d(self, dim: int) -> NDArray[np.float32]:
-        """Compute the embedding of a dimension with zeros in further axes: float32 (n_cells, 3)."""
+        """Compute an embedding with zeros in further axes: float32 (n_cells, 3)."""
         points = np.frombuffer(self._read(f"{self._points(dim)}/padded"), np.float32)
         return points.reshape(-1, 3).copy()
 
     def get_points_binary(self, dim: int, compress: bool = False) -> bytes:
-        """Compute `get_embedding` as bytes; with `compress` as one gzip member."""
+        """Compute an embedding as bytes; with `compress` as one gzip member."""
         return _encoded(self._read(self._points(dim)), compress)
 
     def get_vector_field_binary(self, field_id: str, dim: int, compress: bool = False) -> bytes:
-        """Compute a vector field, scaled as the embedding is.
+        """Compute a vector field in the scale of the embedding.
 
         Parameters
         ----------
         field_id
-            Name of the field, such as ``"velocity_umap"``, or the name of its file without
-            dimension.
+            Name of the field, such as ``"velocity_umap"``, or its form in file names.
         dim
             1, 2 or 3.
         compress
@@ -271,33 +261,22 @@ class AnnDataAdapter:
             raise DataError(f"Vector field '{asked}' does not provide {dim}D data")
         return _encoded(self._read(f"vectors/{asked}/{int(dim)}d"), compress)
 
-    # Columns of obs
-
     def get_obs_keys(self) -> list[str]:
         """List the obs columns."""
         return list(self._opened().dataset.obs_keys)
 
     def get_obs_field_kind(self, key: str) -> ColumnKind:
-        """Tell whether an obs column is ``"continuous"`` or a ``"category"``; reads nothing.
+        """Return whether an obs column is ``"continuous"`` or a ``"category"``; reads no data.
 
-        Raises MissingKeyError, which is a KeyError, for one that is not there.
+        Raises
+        ------
+        MissingKeyError
+            When there is no such column. It is a KeyError.
         """
         return self._opened().dataset.column(key).kind
 
     def get_obs_continuous_values(self, key: str, compress: bool = False) -> bytes:
-        """Compute a continuous obs column.
-
-        Parameters
-        ----------
-        key
-            The column.
-        compress
-            Whether to compress it as one gzip member.
-
-        Returns
-        -------
-        bytes
-            float32 (n_cells,).
+        """Compute a continuous obs column: float32 (n_cells,), as `get_gene_expression`.
 
         Raises
         ------
@@ -332,7 +311,9 @@ class AnnDataAdapter:
             When there is no category column of that name. It is a KeyError.
         """
         name = f"obs/{key}/codes"
-        codes, output = self._read(name), self._output(name)
+        codes = self._read(name)
+        with self._reading:
+            output = self._opened()[name]
         missing = int(np.iinfo(output.dtype).max)
         return _encoded(codes, compress), list(output.labels or ()), missing
 
@@ -349,7 +330,7 @@ class AnnDataAdapter:
         return _encoded(self._read(f"obs/{key}/outliers"), compress)
 
     def get_centroids_for_field(self, key: str) -> dict[str, list[dict[str, Any]]]:
-        """Compute the centroids of a category column, together with those of the others.
+        """Compute the centroids of a category column; those of all columns are computed together.
 
         Parameters
         ----------
@@ -359,7 +340,7 @@ class AnnDataAdapter:
         Returns
         -------
         dict
-            By dimension (``"2"``) a list of ``category``, ``position`` and ``n_points``.
+            For each dimension (``"2"``) a list of ``category``, ``position`` and ``n_points``.
 
         Raises
         ------
@@ -372,10 +353,8 @@ class AnnDataAdapter:
         centroids: dict[str, list[dict[str, Any]]] = found[key]
         return centroids
 
-    # Genes
-
     def get_gene_ids(self) -> list[str]:
-        """List the gene identifiers; of several genes with one, it is there once."""
+        """List the gene identifiers, each once."""
         catalogue = self._opened()
         with self._reading:
             return [name.key for name in catalogue.listed("var").values()]
@@ -386,9 +365,9 @@ class AnnDataAdapter:
         Parameters
         ----------
         gene_id
-            Its identifier.
+            The gene's identifier.
         compress
-            Whether to compress them as one gzip member.
+            Whether to compress the values as one gzip member.
 
         Returns
         -------
@@ -403,15 +382,13 @@ class AnnDataAdapter:
         return _encoded(self._read(f"var/{gene_id}"), compress)
 
     def get_gene_min_max(self, gene_id: str) -> tuple[float, float]:
-        """Compute the range of a gene's finite float32 values; (0, 1) where there are none."""
+        """Compute the range of a gene's finite values; (0, 1) if there are none."""
         values = np.frombuffer(self.get_gene_expression(gene_id), np.float32)
         finite = values[np.isfinite(values)]
         return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
-    # The neighbour graph
-
     def has_connectivity(self) -> bool:
-        """Tell whether there is a neighbour graph; False once closed."""
+        """Whether there is a neighbour graph; False once closed."""
         catalogue = self._catalogue
         return catalogue is not None and catalogue.source.connectivities is not None
 
@@ -440,14 +417,12 @@ class AnnDataAdapter:
         names = ("connectivity/src", "connectivity/dst", "manifest/connectivity")
         *ends, manifest = self._read_all(*names)
         sources, destinations = (_encoded(end, compress) for end in ends)
-        told = json.loads(manifest)
-        return sources, destinations, told["n_edges"], told["max_neighbors"]
-
-    # Manifests
+        counts = json.loads(manifest)
+        return sources, destinations, counts["n_edges"], counts["max_neighbors"]
 
     def get_dataset_identity(self) -> dict[str, Any]:
         """Describe the dataset, as ``dataset_identity.json``."""
-        # Both count the edges.
+        # Both count the edges, so one pass makes both.
         counted = ["manifest/connectivity"] if self.has_connectivity() else []
         return _parsed(self._read_all("manifest/identity", *counted)[0])
 
@@ -464,12 +439,10 @@ class AnnDataAdapter:
         found = self.has_connectivity()
         return _parsed(self._read("manifest/connectivity")) if found else None
 
-    # The end
-
     def close(self) -> None:
-        """Free what is kept, and close the AnnData that was given if it is backed by a file.
+        """Free the kept results, and close the AnnData that was given if it is backed.
 
-        Calls that have begun end as usual; further ones raise ClosedError, a RuntimeError.
+        Running calls end as usual; later ones raise ClosedError, a RuntimeError.
         """
         adata, self.adata, self._catalogue = self.adata, None, None
         self._genes.close()
@@ -497,7 +470,7 @@ class AnnDataAdapter:
 
     @property
     def _available_dimensions(self) -> list[int]:
-        """The dimensions that have an embedding; the reference's server prints them."""
+        """Dimensions that have an embedding; the reference's server prints them."""
         return [DIMENSIONS[one] for one in self._opened().dataset.shown.embeddings]
 
     def _opened(self) -> Catalogue:
@@ -507,7 +480,7 @@ class AnnDataAdapter:
         return catalogue
 
     def _described(self, kind: str) -> dict[str, Any]:
-        """Read the manifest of a kind; warn of keys that a server cannot tell apart."""
+        """Read the manifest of a kind; warn of keys with one file name."""
         catalogue = self._opened()
         with self._reading:
             problems = list(name_problems(catalogue.listed(kind).values()))
@@ -516,17 +489,12 @@ class AnnDataAdapter:
         return _parsed(self._read(f"manifest/{kind}"))
 
     def _points(self, dim: int) -> str:
-        """Name the embedding of a dimension, which must be there."""
+        """Return the output's name of an embedding."""
         shown = self._available_dimensions
         if dim not in shown:
             where = self._opened().source.name
             raise DataError(f"{where}: no embedding of {dim!r} dimensions; there are {shown}")
         return f"points/{dim}d"
-
-    def _output(self, name: str) -> Output:
-        catalogue = self._opened()
-        with self._reading:
-            return catalogue[name]
 
     def _read(self, name: str) -> bytes:
         return self._read_all(name)[0]
@@ -534,94 +502,95 @@ class AnnDataAdapter:
     def _read_all(self, *names: str) -> list[bytes]:
         catalogue = self._opened()
         with self._reading:
-            # Here, or the error of one would be that of a pass for many.
+            # An unknown name is an error here, not in a pass that serves others too.
             kinds = {catalogue.find(name).kind for name in names}
         return (self._genes if kinds == {"var"} else self._others).read(catalogue, names)
 
 
-class _Passes:
-    """Files as bytes, made in one pass at a time; what is asked for meanwhile shares the next one.
+class _SharedPasses:
+    """Computes files in passes that threads share, and keeps the latest results.
+
+    A thread makes one pass for all files requested until then; requests during it share the next.
 
     Parameters
     ----------
     budget
-        Memory of a pass. Latest results are kept, up to a quarter of it.
-    n_bytes
-        Size of a file, about.
+        Memory of a pass in bytes. Results are kept up to a quarter of it.
+    file_size
+        Typical size of a file in bytes.
     """
 
-    def __init__(self, budget: int, n_bytes: int) -> None:
-        self._budget, self._most_kept = budget, budget // 4
-        self._most_together = max(1, self._most_kept // n_bytes)
-        # It guards all below, and tells of the end of a pass.
+    def __init__(self, budget: int, file_size: int) -> None:
+        self._budget, self._max_kept_bytes = budget, budget // 4
+        self._max_files = max(1, self._max_kept_bytes // file_size)
+        # Its lock protects all attributes below; it is notified when a pass ends.
         self._changed = threading.Condition()
         self._is_running = False
-        self._asked: dict[str, Future[bytes]] = {}
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._n_kept = 0
+        self._requested: dict[str, Future[bytes]] = {}
+        self._kept: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._kept_bytes = 0
 
     def read(self, catalogue: Catalogue, names: tuple[str, ...]) -> list[bytes]:
-        """Return files, kept or made; raise what went wrong with one of them."""
+        """Return files, kept or computed; raise the error of the first that failed."""
         with self._changed:
-            futures = [self._ask(name) for name in names]
+            futures = [self._request(name) for name in names]
         for future in futures:
             while not future.done():
-                self._make_or_wait(catalogue, future)
+                self._run_or_wait(catalogue, future)
         return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Keep nothing from now on."""
+        """Free the kept results, and keep none from now on."""
         with self._changed:
             self._kept.clear()
-            self._n_kept = self._most_kept = 0
+            self._kept_bytes = self._max_kept_bytes = 0
 
-    def _ask(self, name: str) -> Future[bytes]:
+    def _request(self, name: str) -> Future[bytes]:
         if name not in self._kept:
-            return self._asked.setdefault(name, Future())
+            return self._requested.setdefault(name, Future())
         self._kept.move_to_end(name)
-        future: Future[bytes] = Future()
-        future.set_result(self._kept[name])
-        return future
+        return self._kept[name]
 
-    def _make_or_wait(self, catalogue: Catalogue, future: Future[bytes]) -> None:
-        """Make what is asked for, in this thread; or wait for the thread that does so."""
+    def _run_or_wait(self, catalogue: Catalogue, future: Future[bytes]) -> None:
+        """Make a pass in this thread, or wait until the thread that makes one has ended it."""
         with self._changed:
             self._changed.wait_for(lambda: future.done() or not self._is_running)
             if future.done():
                 return
             self._is_running = True
-            names = list(islice(self._asked, self._most_together))
-        made: Mapping[str, bytes | Exception] = {}
+            names = list(islice(self._requested, self._max_files))
+        results: Mapping[str, bytes | Exception] = {}
         try:
-            made = self._make(catalogue, names)
+            results = self._compute(catalogue, names)
         finally:
-            # An interrupt leaves all as asked for, to another thread.
+            # After an interrupt there are no results: another thread takes over the requests.
             with self._changed:
-                for name, result in made.items():
+                for name, result in results.items():
                     self._finish(name, result)
                 self._is_running = False
                 self._changed.notify_all()
 
-    def _make(self, catalogue: Catalogue, names: list[str]) -> Mapping[str, bytes | Exception]:
+    def _compute(self, catalogue: Catalogue, names: list[str]) -> Mapping[str, bytes | Exception]:
         try:
             return to_bytes(catalogue, names, memory_budget=self._budget)
         except Exception as problem:
             if len(names) == 1:
                 return {names[0]: problem}
-            # What cannot be made does not take the rest with it.
-            return {name: self._make(catalogue, [name])[name] for name in names}
+            # One at a time, so that only the files that cannot be computed fail.
+            return {name: self._compute(catalogue, [name])[name] for name in names}
 
     def _finish(self, name: str, result: bytes | Exception) -> None:
-        future = self._asked.pop(name)
+        future = self._requested.pop(name)
         if isinstance(result, Exception):
             future.set_exception(result)
             return
         future.set_result(result)
-        if len(result) <= self._most_kept:
-            self._kept[name] = result
-            self._n_kept += len(result)
-        while self._n_kept > self._most_kept:
-            self._n_kept -= len(self._kept.popitem(last=False)[1])
+        if len(result) <= self._max_kept_bytes:
+            self._kept[name] = future
+            self._kept_bytes += len(result)
+        while self._kept_bytes > self._max_kept_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest.result())
 
 
 def _encoded(content: bytes, compress: bool) -> bytes:

@@ -1,13 +1,12 @@
-"""Options: the settings of an export, frozen and validated once."""
+"""Options: the settings of a catalogue's outputs, validated once and frozen."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cellucid_lazy.errors import OptionError, missing_key
 from cellucid_lazy.show import as_html
@@ -16,8 +15,19 @@ DEFAULT_QUANTILE = 0.95
 DEFAULT_MIN_POINTS = 10
 
 
+class _NamedSettings:
+    """Base of Options: an unknown setting is an OptionError that suggests those that exist."""
+
+    def __new__(cls, **settings: Any) -> Self:
+        names = cls.__annotations__
+        for name in settings:
+            if name not in names:
+                raise OptionError(str(missing_key("setting", name, names, where=cls.__name__)))
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(_NamedSettings):
     """Settings of the outputs and their encoding.
 
     Parameters
@@ -104,7 +114,7 @@ class Options:
             value = getattr(self, spec.name)
             if spec.name == "gene_id_column" or (spec.type == "str | None" and value is not None):
                 _text(spec.name, value)
-        self._mend_centroids()
+        self._check_centroids()
 
     @property
     def chosen_embeddings(self) -> tuple[tuple[str, str], ...] | None:
@@ -115,48 +125,31 @@ class Options:
         rows = [(one.name, repr(getattr(self, one.name))) for one in fields(self)]
         return as_html("Options", rows)
 
-    def _mend_centroids(self) -> None:
+    def _check_centroids(self) -> None:
         quantile = _number("centroid_outlier_quantile", self.centroid_outlier_quantile)
         if not 0.5 < quantile < 1.0:
             warnings.warn(
                 f"centroid_outlier_quantile={quantile} is not between 0.5 and 1; "
                 f"{DEFAULT_QUANTILE} is used",
-                stacklevel=5,
+                stacklevel=4,
             )
             quantile = DEFAULT_QUANTILE
         min_points = _number("centroid_min_points", self.centroid_min_points)
         if min_points < 1:
             warnings.warn(
                 f"centroid_min_points={min_points} is below 1; {DEFAULT_MIN_POINTS} is used",
-                stacklevel=5,
+                stacklevel=4,
             )
             min_points = DEFAULT_MIN_POINTS
         object.__setattr__(self, "centroid_outlier_quantile", float(quantile))
         object.__setattr__(self, "centroid_min_points", int(min_points))
 
 
-def _naming_unknown(init: Callable[..., None]) -> Callable[..., None]:
-    """Have a setting that does not exist answered with those that do."""
-
-    @wraps(init)
-    def checked(self: Options, **settings: Any) -> None:
-        names = [one.name for one in fields(self)]
-        for name in settings:
-            if name not in names:
-                raise OptionError(str(missing_key("setting", name, names, where="Options")))
-        init(self, **settings)
-
-    return checked
-
-
-Options.__init__ = _naming_unknown(Options.__init__)  # type: ignore[method-assign]
-
-
 _COLUMNS = re.compile(r"(.+)\[(\d*):(\d*)\]")
 
 
 def parse_embedding(text: str) -> tuple[str, slice | None]:
-    """Split an obsm key from the columns that are taken of it, such as ``"X_pca[:3]"``."""
+    """Split the columns to take off an obsm key, such as ``"X_pca[:3]"``."""
     found = _COLUMNS.fullmatch(text)
     if found is None:
         return text, None
@@ -165,7 +158,7 @@ def parse_embedding(text: str) -> tuple[str, slice | None]:
 
 
 def _rename(given: object) -> tuple[tuple[str, str], ...]:
-    """Return names of outputs' keys, such as ``"obs/a"``, and the new keys."""
+    """Return old names, such as ``"obs/a"``, with the new keys."""
     try:
         pairs = dict(given)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -219,8 +212,12 @@ _NAMED_CODEC = re.compile(r"([a-z][a-z0-9_-]*):(\d+)")
 def compression_setting(given: Any) -> int | str | None:
     """Check and normalize a compression setting: a gzip level, ``"name:level"``, None or 0.
 
-    gzip becomes its level, even if it is named. The name of another codec is not checked here. 0
-    becomes None. Raises OptionError for anything else.
+    ``"gzip:6"`` becomes 6, and 0 becomes None. The names of other codecs are not checked here.
+
+    Raises
+    ------
+    OptionError
+        For anything else.
     """
     level = given
     if isinstance(given, str) and (named := _NAMED_CODEC.fullmatch(given)):

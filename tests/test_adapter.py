@@ -315,7 +315,7 @@ def ask(ours, genes, found):
 def when_asked(ours, count):
     """Wait until so many genes are asked for."""
     for _ in range(2_000):
-        if len(ours._genes._asked) == count:
+        if len(ours._genes._requested) == count:
             return
         threading.Event().wait(0.01)
     raise AssertionError("not asked")
