@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing it from typing takes longer than all else here
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
 if TYPE_CHECKING:
     from typing import Any
 
@@ -67,8 +67,8 @@ __all__ = [
     "to_sink",
 ]
 
-# Imported on first use, so that the command line can print its help without dask, and is there
-# to be interrupted at once.
+# Imported on first use, so that the command line prints its help without dask, and can be
+# interrupted at once.
 _MODULES = {
     "adapter": ("AnnDataAdapter",),
     "catalogue": ("Catalogue", "outputs"),

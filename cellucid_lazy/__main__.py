@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run one command; see `cellucid_lazy.cli.main.main`."""
     try:
-        # Deferred: Ctrl-C may come while this is imported.
+        # Deferred, so that Ctrl-C during the import is reported too.
         from cellucid_lazy.cli import main as run
 
         return run()

@@ -1,4 +1,4 @@
-"""The errors and warnings that users meet, each naming the file, the key and what to do."""
+"""Errors and warnings for users; messages name the file, the key, and what to do."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""Escape the characters that would steer a terminal or not be seen, but for line ends.
+    r"""Escape control and invisible characters, except line ends, as `repr` does: ``\x1b``.
 
     Parameters
     ----------
     text
-        Any text, such as a key of a file that somebody else wrote.
+        Any text, such as a key from a file of unknown origin.
 
     Returns
     -------
     str
-        With ``\x1b`` and the like in their place, as `repr` writes them.
+        Safe to print on a terminal.
     """
     if text.isprintable():
         return text
@@ -44,7 +44,7 @@ class DataError(CellucidLazyError, ValueError):
 
 
 class MissingFileError(DataError, FileNotFoundError):
-    """A path where nothing is."""
+    """A path that does not exist."""
 
 
 class ChangedError(DataError):
@@ -52,7 +52,7 @@ class ChangedError(DataError):
 
 
 class FieldError(DataError):
-    """One field that cannot be shown; the rest of the dataset can."""
+    """A field that cannot be shown; the rest of the dataset can."""
 
 
 class MissingKeyError(CellucidLazyError, KeyError):
@@ -60,11 +60,11 @@ class MissingKeyError(CellucidLazyError, KeyError):
 
 
 class OptionError(CellucidLazyError, ValueError):
-    """An export setting outside its range."""
+    """A setting that does not exist or is outside its range."""
 
 
 class CollisionError(CellucidLazyError, ValueError):
-    """Two outputs that would be the same file."""
+    """Two outputs with the same file."""
 
 
 class ExportError(CellucidLazyError, OSError):
@@ -72,7 +72,7 @@ class ExportError(CellucidLazyError, OSError):
 
 
 class ClusterError(CellucidLazyError, RuntimeError):
-    """A Dask cluster that has no workers, or went away during the work."""
+    """A Dask cluster without workers, or one that closed during the work."""
 
 
 class ClosedError(CellucidLazyError, RuntimeError):
@@ -80,30 +80,30 @@ class ClosedError(CellucidLazyError, RuntimeError):
 
 
 class MissingPackageError(CellucidLazyError, ImportError):
-    """A package of an extra that is not installed."""
+    """An optional package that is not installed."""
 
 
 class LeftOutWarning(_Message, UserWarning):
-    """Names something that was left out of the catalogue or the export, and why."""
+    """Something was left out of the catalogue or the export; the message gives the reason."""
 
 
 class FallbackWarning(_Message, UserWarning):
-    """A layout that had to be loaded whole instead of read lazily."""
+    """Something was loaded whole that could not be read lazily."""
 
 
 def missing_key(kind: str, key: object, available: Iterable[str], *, where: str) -> MissingKeyError:
-    """Build the error for a name that is not there, with close matches.
+    """Build the error for a name that does not exist, with close matches.
 
     Parameters
     ----------
     kind
-        What was looked up, such as ``"obs column"``.
+        Kind of name, such as ``"obs column"``.
     key
-        The name asked for, or whatever was given for it.
+        The name that was given.
     available
         The names that exist.
     where
-        The dataset or file it was looked up in.
+        The dataset or file.
 
     Returns
     -------
@@ -119,22 +119,22 @@ def missing_key(kind: str, key: object, available: Iterable[str], *, where: str)
 
 
 def did_you_mean(key: str, names: Iterable[str]) -> str:
-    """Suggest names in place of one that is not there.
+    """Suggest names for one that does not exist.
 
-    First those that have it as a part, in any case: ``cd3e``, ``cell_type`` and ``CD3*`` are parts
-    of ``var/CD3E`` and ``obs/cell_type/codes``. Else those of which a part is similar.
+    Preferred are names with `key` as a part between slashes, in any case: ``cd3e`` and ``CD3*`` are
+    parts of ``var/CD3E``. Otherwise names with a similar part are suggested.
 
     Parameters
     ----------
     key
-        The name asked for, or a pattern.
+        The name that was given, or a pattern.
     names
         The names that exist.
 
     Returns
     -------
     str
-        A question; empty where no name is close.
+        A question, or empty if no name is close.
     """
     by_part: dict[str, list[str]] = {}
     same: list[str] = []
@@ -161,12 +161,12 @@ _N_CLOSE = 3
 
 
 def reason(problem: OSError) -> str:
-    """Return what the system says went wrong, without its number and the path."""
+    """Return the system's message of an error, without its number and path."""
     return problem.strerror or str(problem)
 
 
 def no_raw(where: str) -> MissingKeyError:
-    """Build the error for a dataset that is asked for its raw matrix and has none.
+    """Build the error for a dataset without a raw matrix.
 
     Parameters
     ----------

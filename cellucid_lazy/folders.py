@@ -1,4 +1,4 @@
-"""Folders that one run owns: locked while it lives, removed by a later one when it died."""
+"""Folders of one process: locked while it runs, removed by a later one if it was killed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _GONE = ".gone"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# What file systems without locks answer; NFS and Lustre may be mounted so.
+# Errors of file systems without locks; NFS and Lustre may be mounted so.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock:
-    """A lock file that this process holds until it releases it or ends, however it ends.
+    """A lock file that this process holds until it releases it or ends, for whatever reason.
 
     Parameters
     ----------
     path
-        The file; it is made, and removed with the lock.
+        The file. It is created with the lock and removed on release.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,14 +39,14 @@ class Lock:
         self._descriptor = -1
 
     def acquire(self) -> bool:
-        """Take the lock and say in the file who has it; False if another process holds it.
+        """Take the lock and write its owner into the file; False if another process holds it.
 
-        Where a file system has no locks nobody is kept out, and `is_real` stays False.
+        On a file system without locks this is always True, and `is_real` stays False.
 
         Raises
         ------
         OSError
-            When the file cannot be made or read.
+            When the file cannot be created or read.
         """
         while True:
             descriptor, is_own = self._open()
@@ -60,8 +60,8 @@ class Lock:
                     if problem.errno not in _NO_LOCKS:
                         raise
                 if not is_own:
-                    self.path.unlink()  # of a user whose process is gone
-                # Whoever held it before may have removed the file meanwhile.
+                    self.path.unlink()  # left by another user's process; create an own one
+                # The last holder may have removed the file after it was opened here.
                 elif _is_at(descriptor, self.path):
                     self._descriptor, descriptor = descriptor, -1
                     break
@@ -69,13 +69,13 @@ class Lock:
                 if descriptor >= 0:
                     os.close(descriptor)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        with suppress(OSError):  # on a full disk the lock is as good without
+        with suppress(OSError):  # on a full disk the lock works without
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, json.dumps(owner).encode())
         return True
 
     def _open(self) -> tuple[int, bool]:
-        """Open the file; also whether it is this user's to write."""
+        """Open the file, and return whether it can be written."""
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), True
         except PermissionError:
@@ -84,7 +84,7 @@ class Lock:
             return os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW), False
 
     def release(self) -> None:
-        """Remove the file and give up the lock; nothing if it is not held."""
+        """Remove the file and release the lock; do nothing if it is not held."""
         if self._descriptor < 0:
             return
         with suppress(OSError):
@@ -94,7 +94,7 @@ class Lock:
         self._descriptor = -1
 
     def owner(self) -> str:
-        """Tell who holds the lock, as a part of a sentence."""
+        """Describe the lock's holder: process, host and time."""
         try:
             found = json.loads(self.path.read_text())
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found["since"]))
@@ -112,15 +112,15 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def make_folder(parent: Path, prefix: str) -> tuple[Path, Lock]:
-    """Make a folder of this run, with its lock, whose name begins with a prefix.
+    """Create a folder with a lock in it, under a new name that begins with a prefix.
 
     Raises
     ------
     OSError
-        When it cannot be made.
+        When it cannot be created.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    # Under another name until it is held, or another run might take the folder for a leftover.
+    # Renamed once it is held: a lock file that nobody holds marks a leftover.
     lock = Lock(folder / f"{_LOCK}.new")
     try:
         lock.acquire()
@@ -133,38 +133,36 @@ def make_folder(parent: Path, prefix: str) -> tuple[Path, Lock]:
 
 
 def remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove the folders that `make_folder` made in runs which ended without removing them."""
+    """Remove folders of `make_folder` whose processes were killed."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             _remove_if_leftover(folder)
 
 
 def _remove_if_leftover(folder: Path) -> None:
-    """Remove a folder that somebody began to remove, or whose owner is gone.
+    """Remove a folder whose owner is gone, or whose removal has begun.
 
-    One without a lock file is left alone, as is one that was locked on another machine: on some
-    shared file systems a lock is known on its own machine only.
+    Folders without a lock file stay, and so do those locked on another machine: some shared file
+    systems do not show its locks here.
     """
-    if folder.name.endswith(_GONE):
-        remove_folder(folder)
-        return
-    path = folder / _LOCK
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        owner = json.loads(path.read_text())
-        if owner["host"] == socket.gethostname():
+    if not folder.name.endswith(_GONE):
+        path = folder / _LOCK
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owner = json.loads(path.read_text())
+            if owner["host"] != socket.gethostname():
+                return
             folder = set_aside(folder)
-    finally:
-        os.close(descriptor)
-    if folder.name.endswith(_GONE):
-        remove_folder(folder)
+        finally:
+            os.close(descriptor)
+    remove_folder(folder)
 
 
 def set_aside(folder: Path) -> Path:
-    """Give a folder a name that says it is being removed; returns its path.
+    """Rename a folder that is about to be removed, and return its path.
 
-    Whoever opens a file in it by its old name from now on fails.
+    Files in it cannot be opened by their old paths any more.
     """
     if folder.name.endswith(_GONE):
         return folder
@@ -174,7 +172,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder if it is there, even while tasks that are ending still write into it.
+    """Remove a folder if it exists, even while ending tasks still write to it.
 
     Parameters
     ----------
@@ -192,12 +190,12 @@ def remove_folder(folder: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the system cannot.
+    """Exchange two paths in one atomic step; False if the system cannot.
 
     Raises
     ------
     OSError
-        When one of them is gone or must not be renamed.
+        When one of them does not exist or must not be renamed.
     """
     renameat2 = getattr(_LIBC, "renameat2", None)
     if renameat2 is None:
@@ -212,7 +210,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def synchronize(folder: Path) -> None:
-    """Have the system write to disk all that was written to a folder's file system.
+    """Flush the file system of a folder to disk.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How things show themselves, as text for terminals and as HTML for notebooks."""
+"""Tables as text for terminals and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def as_text(
     below: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
-    """Show a table as text.
+    """Format a table as text.
 
     Parameters
     ----------
@@ -29,13 +29,13 @@ def as_text(
     below
         Lines after the table.
     width
-        Columns of the terminal: in a narrow one the last cell of each row is left out, or all but
-        the first go to lines of their own. None for any width.
+        Columns of the terminal. A wider table is shown without its last column, or with all cells
+        but the first on a line of their own. None for any width.
 
     Returns
     -------
     str
-        Lines, none ending in a space.
+        Lines without trailing spaces.
     """
     table = [[_escaped(cell) for cell in cells] for cells in rows]
     lines = _aligned(table)
@@ -48,7 +48,7 @@ def as_text(
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    # A note, which has one cell, may be as long as it is.
+    # A row of one cell is a note, and has no columns to align.
     rows = [cells for cells in table if any(cells[1:])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -67,7 +67,7 @@ def _stacked(cells: Sequence[str], width: int) -> list[str]:
 
 
 def wrapped(line: str, width: int | None) -> str:
-    """Break a line where it is wider than a terminal, if a width is given; indents the rest."""
+    """Break a line that is wider than `width`, if there is one, and indent the rest."""
     if width is None or len(line) <= width:
         return line
     start = " " * (len(line) - len(line.lstrip()))
@@ -87,7 +87,7 @@ def as_html(
     head: Sequence[str] = (),
     below: Sequence[str] = (),
 ) -> str:
-    """Show a table as HTML for notebooks, like `as_text`; `head` names its columns."""
+    """Format a table as HTML, as `as_text` does; `head` names its columns."""
     table = "".join(map(_html_row, rows))
     heading = _html_row(head, "th") if head else ""
     start = html.escape(_escaped(title))
@@ -104,18 +104,18 @@ _LEFT = "'text-align:left'"
 
 
 def _escaped(text: str) -> str:
-    """Make a text safe to print, and keep it in one line."""
+    """Make a text safe to print on one line."""
     return printable(text).replace("\n", "\\n")
 
 
 def folder_summary(folder: Path, seconds: float) -> str:
-    """Tell in a line how many files a folder has, their size, and how long it took."""
+    """Format the number and size of a folder's files, and the seconds taken, in a line."""
     sizes = [entry.stat().st_size for entry in folder.rglob("*") if entry.is_file()]
     return f"{folder}: {len(sizes):,} files, {format_size(sum(sizes))}, in {seconds:,.1f} s"
 
 
 def format_shape(shape: Sequence[float]) -> str:
-    """Format a shape: ``(3,000, 2)``, with ``?`` for NaN; "" for no dimensions."""
+    """Format a shape: ``(3,000, 2)``, with ``?`` for NaN; empty without dimensions."""
     lengths = ["?" if math.isnan(length) else f"{length:,.0f}" for length in shape]
     if len(lengths) == 1:
         return f"({lengths[0]},)"
@@ -123,6 +123,6 @@ def format_shape(shape: Sequence[float]) -> str:
 
 
 def format_names(names: Sequence[str], most: int = 12) -> str:
-    """List names in a line, the first of many."""
+    """List names in a line; of more than `most`, the first and a count."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more if names else "none"

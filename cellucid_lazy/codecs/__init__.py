@@ -1,4 +1,4 @@
-"""Codecs: how the bytes of a file are encoded. They know bytes, and nothing of their meaning."""
+"""Codecs: how the bytes of a file are encoded. They know bytes only."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cellucid_lazy.errors import OptionError
 
 __all__ = ["CODECS", "Codec", "Part", "Plain", "codec_for"]
 
-# By name, what makes a codec of a level. A new codec is a module and a line here; it is then
-# chosen by ``compression="name:level"``.
+# By name, a function of the level. A new codec is a module and a line here, and is chosen by
+# ``compression="name:level"``.
 CODECS: dict[str, Callable[[int], Codec]] = {
     "gzip": Gzip,
 }
@@ -30,7 +30,7 @@ class Plain:
         return data
 
     def encode_part(self, data: memoryview) -> Part:
-        """Return a stretch of a file."""
+        """Return a part of a file."""
         return Part(data)
 
     def join(self, parts: Iterable[Part]) -> Iterator[Any]:

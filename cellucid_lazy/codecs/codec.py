@@ -1,4 +1,4 @@
-"""What a codec is."""
+"""The protocol of codecs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Part(NamedTuple):
-    """An encoded stretch of a file, for `Codec.join`.
+    """An encoded part of a file, for `Codec.join`.
 
     Attributes
     ----------
     data
         Encoded bytes: anything with the buffer interface.
     checksum, size
-        CRC-32 and number of the bytes before encoding; 0 where a codec needs neither.
+        CRC-32 and number of the bytes before encoding; 0 if the codec does not need them.
     """
 
     data: Any
@@ -23,21 +23,20 @@ class Part(NamedTuple):
 
 
 class Codec(Protocol):
-    """How the bytes of a file are encoded: whole, or in parts that are joined in order.
+    """Encodes the bytes of a file: whole, or in parts that are then joined in order.
 
-    It pickles, and travels to the tasks that encode. What `join` makes of parts decodes to the
-    parts' bytes in order, as what `encode` makes of them put together does.
+    Both decode to the same bytes. It pickles, since tasks encode.
     """
 
     @property
     def suffix(self) -> str:
-        """What is appended to a file's name, such as ``".gz"``; empty for nothing."""
+        """Suffix of file names, such as ``".gz"``, or empty."""
 
     def encode(self, data: memoryview) -> Any:
-        """Encode a whole file; returns anything with the buffer interface."""
+        """Encode a whole file, as anything with the buffer interface."""
 
     def encode_part(self, data: memoryview) -> Part:
-        """Encode a stretch of a file, apart from the others."""
+        """Encode a part of a file, independently of the others."""
 
     def join(self, parts: Iterable[Part]) -> Iterator[Any]:
-        """Join parts in the order of the file, taken one at a time; yields its bytes."""
+        """Join parts in the order of the file, one at a time, and yield its bytes."""

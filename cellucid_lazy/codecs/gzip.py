@@ -1,4 +1,4 @@
-"""gzip: one member per file, written whole or joined from parts compressed apart.
+"""gzip: one member per file, written whole or joined from parts compressed independently.
 
 Browsers read one member per file. So each part ends at a byte boundary without ending the stream,
 and refers to nothing before itself.
@@ -16,7 +16,7 @@ from zlib_ng import zlib_ng
 
 from cellucid_lazy.codecs.codec import Part
 
-# Deflate, no name, no time, an unknown system: the same bytes wherever and whenever it is written.
+# Deflate, without name, time and system, so that equal data give equal bytes.
 HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _FINAL_BLOCK = b"\x03\x00"
 
@@ -28,8 +28,7 @@ class Gzip:
     Attributes
     ----------
     level
-        1 to 9; 1 is fastest. Level 1 is python-isal's level 1, levels 2 to 9 are zlib-ng's levels
-        of the same numbers; sizes are what these libraries make of the data.
+        1 to 9; 1 is fastest. Level 1 is python-isal's, levels 2 to 9 are zlib-ng's.
 
     Raises
     ------
@@ -51,7 +50,7 @@ class Gzip:
         return b"".join([HEADER, *self._deflate(data, zlib.Z_FINISH), trailer])
 
     def encode_part(self, data: memoryview) -> Part:
-        """Compress a stretch of a file, up to a byte boundary and without a final block."""
+        """Compress a part of a file, up to a byte boundary and without a final block."""
         deflated = b"".join(self._deflate(data, zlib.Z_SYNC_FLUSH))
         return Part(deflated, isal_zlib.crc32(data), data.nbytes)
 
@@ -66,7 +65,7 @@ class Gzip:
         yield _FINAL_BLOCK + _trailer(checksum, size)
 
     def _deflate(self, data: memoryview, flush: int) -> tuple[bytes, bytes]:
-        """Make a raw deflate stream, ended by Z_FINISH or left open by Z_SYNC_FLUSH."""
+        """Return a raw deflate stream, ended by Z_FINISH or left open by Z_SYNC_FLUSH."""
         library = isal_zlib if self.level == 1 else zlib_ng
         # A negative window leaves out zlib's own header and checksum.
         stream = library.compressobj(self.level, zlib.DEFLATED, -zlib.MAX_WBITS)

@@ -1,4 +1,4 @@
-"""Sinks: where bytes go. They know bytes and names, and nothing of their meaning."""
+"""Sinks: where files are written. They know bytes and names only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cellucid_lazy.sinks.sink import Sink, Writer
 
 __all__ = ["SINKS", "FolderSink", "MemorySink", "Sink", "Writer", "sink_for"]
 
-# By the scheme of a target's URL, what makes its sink, given the target and whether an earlier
-# export may be replaced. A new sink is a module and a line here.
+# By URL scheme, a function of the target and of whether an earlier export may be replaced. A new
+# sink is a module and a line here.
 SINKS: dict[str, Callable[[str, bool], Sink]] = {
     "file": FolderSink,
 }
@@ -37,7 +37,7 @@ def sink_for(target: str | os.PathLike[str], overwrite: bool = False) -> Sink:
     Returns
     -------
     Sink
-        Of the target, which has been checked.
+        Its target has been checked.
 
     Raises
     ------

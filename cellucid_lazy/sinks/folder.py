@@ -1,7 +1,7 @@
-"""A folder that holds a whole export or an earlier one, never a mixture, and loses nothing else.
+"""FolderSink: writes a folder as a whole, in place of an earlier export.
 
 Files are written to a staging folder beside the target, which then takes the target's place. A lock
-beside the target keeps other exports out; whoever holds it clears away what killed ones left.
+beside the target keeps other exports out. Its holder removes what killed exports left.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ IDENTITY_FILE = "dataset_identity.json"
 _OURS = re.compile(
     r"dataset_identity\.json|.*_manifest\.json|.+\.(bin|f32|u8|u16|u32|u64)(\.\w+)?|\.DS_Store"
 )
-# Folders beside a target: what is staged, what is written a second time, and what was replaced.
+# Folders beside a target: the staged export, files written a second time, the replaced export.
 _STATES = ("partial", "again", "earlier")
-# The lock and the folders beside a target begin with so many bytes of its name; 255 fit a name.
+# Bytes of the target's name in the names of the lock and the folders beside it; a name has 255.
 _STEM_BYTES = 180
 
 
@@ -41,14 +41,14 @@ class FolderWriter:
     folder
         Absolute path.
     again
-        Folder beside it, where files that are written a second time begin.
+        Folder beside it, for files that are being written a second time.
     """
 
     folder: str
     again: str
 
     def put(self, name: str, parts: Iterable[Any]) -> int:
-        """Write a file; returns its size.
+        """Write a file and return its size.
 
         Raises
         ------
@@ -66,13 +66,13 @@ class FolderWriter:
             raise ExportError(f"{path}: cannot be written: {reason(problem)}") from problem
 
     def _replace(self, path: str, parts: Iterable[Any]) -> int:
-        """Write a file that an earlier run of the same task has begun or made.
+        """Replace a file that an earlier run of the same task wrote, once the new one is whole.
 
-        It is replaced when the new one is whole: a task that a cluster runs again may outlive the
-        call, and must not be caught half-way when the folder is put in place.
+        A task that a cluster runs again may outlive the call, so the folder may be put in place
+        while it still writes.
         """
         folder, name = os.path.split(path)
-        # Where the file system ignores case, this may be another file, which stays.
+        # On a file system that ignores case this may be another file, which stays.
         if name not in os.listdir(folder):  # noqa: PTH208
             raise FileExistsError(f"{name} differs from another file in case only")
         Path(self.again).mkdir(exist_ok=True)
@@ -89,6 +89,8 @@ def _write(file: BinaryIO, parts: Iterable[Any]) -> int:
 
 class FolderSink:
     """Writes a folder that appears as a whole, in place of an earlier export if there is one.
+
+    On failure the earlier export stays, and files that no export wrote are never removed.
 
     Parameters
     ----------
@@ -120,13 +122,13 @@ class FolderSink:
         self._made: list[Path] = []
 
     def prepare(self, inputs: Sequence[str] = ()) -> None:
-        """Lock the target, and clear away what killed exports left beside it.
+        """Lock the target, and remove what killed exports left beside it.
 
         Raises
         ------
         ExportError
-            When an input lies in the target or the target in it, another export has the target
-            locked, or the folder that it is in cannot be written.
+            When an input is in the target or the target in an input, another export has locked the
+            target, or its parent cannot be written.
         """
         for path in inputs:
             self._check_apart(Path(path).resolve())
@@ -136,14 +138,14 @@ class FolderSink:
             self._check_target()
 
     def begin(self, names: Sequence[str]) -> FolderWriter:
-        """Make the staging folder, and the folders in it that files go into.
+        """Create the staging folder and its subfolders.
 
         Raises
         ------
         CollisionError
-            When a name is repeated.
+            When a name is repeated, or the file system ignores the case by which two names differ.
         ExportError
-            When a file would leave the folder, or the folder cannot be made.
+            When a file would be outside of the folder, or the folder cannot be created.
         """
         self._check_names(names)
         self._names = tuple(names)
@@ -155,13 +157,13 @@ class FolderSink:
         return FolderWriter(str(self._staging), str(self._again))
 
     def commit(self, receipts: Mapping[str, Any]) -> Path:
-        """Put the folder in place; returns its path.
+        """Put the folder in place and return its path.
 
         Raises
         ------
         ExportError
-            When a file is missing or has another size than was written, or the folder cannot be put
-            in place; what was there stays.
+            When a file is missing or its size has changed, or the folder cannot be put in place.
+            The earlier export stays.
         """
         try:
             with self._naming_target("the export cannot be put in place"):
@@ -178,7 +180,7 @@ class FolderSink:
         return self._target
 
     def abort(self) -> None:
-        """Remove what was made; what was at the target stays as it was."""
+        """Remove all that this export wrote; the target stays as it was."""
         try:
             self._restore(self._earlier)
             self._remove_own()
@@ -186,17 +188,17 @@ class FolderSink:
             self._lock.release()
             for folder in reversed(self._made):
                 with suppress(OSError):
-                    folder.rmdir()  # not if another export has begun to use it
+                    folder.rmdir()  # fails if another export uses it
             self._made = []
 
     def _remove_own(self) -> None:
-        """Remove what was staged and what came out of the swap."""
+        """Remove the staged and the replaced export."""
         for folder in (self._staging, self._again, self._earlier):
             _remove_export(folder, self._names)
 
     @contextmanager
     def _naming_target(self, what: str) -> Iterator[None]:
-        """Turn an error of the system into one that names the target."""
+        """Raise an OSError as an ExportError that names the target."""
         try:
             yield
         except ExportError:
@@ -213,7 +215,7 @@ class FolderSink:
                 raise ExportError(f"{self._target}: the file {name!r} would leave the folder")
 
     def _check_case(self) -> None:
-        """Refuse names that this file system does not tell apart."""
+        """Refuse names that differ in case only, if the file system ignores case."""
         other = self._staging.with_name(self._staging.name.swapcase())
         if other == self._staging or not other.exists():
             return
@@ -227,7 +229,7 @@ class FolderSink:
                 )
 
     def _check_apart(self, path: Path) -> None:
-        """Refuse a target that holds an input, which the swap would remove, or lies in it."""
+        """Refuse a target that contains an input, which would be removed, or is in an input."""
         if path.is_relative_to(self._target):
             raise ExportError(
                 f"{self._target}: {path}, which is read, lies in the target and would be removed "
@@ -256,7 +258,7 @@ class FolderSink:
             raise ExportError(f"{target}: {parent} cannot be written")
 
     def _check_export(self, folder: Path) -> None:
-        """Refuse what is at the target, or was until the swap."""
+        """Refuse to replace a folder that is no export, or must be kept."""
         target = self._target
         if not (folder / IDENTITY_FILE).is_file():
             raise ExportError(
@@ -275,9 +277,9 @@ class FolderSink:
             )
 
     def _acquire(self) -> None:
-        """Make missing parents and take the lock."""
+        """Create missing parents and take the lock."""
         for _ in range(10):
-            # Another export that failed may be removing the parents that it made.
+            # A failed export may be removing the parents that it created.
             with suppress(FileNotFoundError):
                 for folder in [one for one in self._target.parents if not one.exists()][::-1]:
                     with suppress(FileExistsError):
@@ -294,9 +296,9 @@ class FolderSink:
         )
 
     def _clear_leftovers(self) -> None:
-        """Put back an export that a killed run had moved away, and remove what such runs left."""
+        """Restore an export that a killed run had moved away, and remove what such runs left."""
         if not self._lock.is_real:
-            return  # another export may be alive
+            return  # another export may be running
         for path in self._target.parent.iterdir():
             if self._leftover.fullmatch(path.name):
                 if path.suffix == ".earlier":
@@ -308,7 +310,7 @@ class FolderSink:
             earlier.rename(self._target)
 
     def _check_files(self, receipts: Mapping[str, Any]) -> None:
-        """See that all files are there, with as many bytes as were written."""
+        """Check that all files exist, with the sizes that were written."""
         wrong = []
         for name in self._names:
             try:
@@ -325,7 +327,7 @@ class FolderSink:
             )
 
     def _swap(self) -> None:
-        """Put the staging folder in the target's place, and look again at what comes out."""
+        """Exchange the staging folder and the target, and check the replaced folder once more."""
         target, staging, earlier = self._target, self._staging, self._earlier
         if not target.exists():
             staging.rename(target)
@@ -349,7 +351,7 @@ class FolderSink:
 
 
 def _resolved(path: str | os.PathLike[str]) -> Path:
-    """Return a target's absolute path, links followed."""
+    """Return a target's absolute path, with links followed."""
     if not os.fspath(path):
         raise ExportError("the name of the target is empty: give the name of a folder")
     try:
@@ -368,7 +370,7 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
 
 
 def _stem(name: str) -> str:
-    """Return what the names beside a target begin with, cut by bytes where it would be too long."""
+    """Return the start of all names beside a target, shortened if the target's name is long."""
     encoded = os.fsencode(name)
     if len(encoded) > _STEM_BYTES:
         digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
@@ -377,7 +379,7 @@ def _stem(name: str) -> str:
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """Find what no export has written in a folder: other files, links, empty folders."""
+    """Find what no export wrote in a folder: other files, links, empty folders."""
 
     def refuse(problem: OSError) -> None:
         raise problem
@@ -391,16 +393,15 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 
 def _remove_export(folder: Path, names: Collection[str] = ()) -> None:
-    """Remove a folder that was staged or replaced, unless somebody else has put something in it.
+    """Remove a staged or replaced export, unless it has a file that is neither ours nor in `names`.
 
-    `names` are files of it that may be called anything.
+    Empty folders do not count: a staging folder has them before its files are written.
     """
     with suppress(OSError):
-        foreign = [path.relative_to(folder) for path in _foreign(folder) if not _is_empty(path)]
-        if folder.exists() and {path.as_posix() for path in foreign} <= set(names):
+        others = {
+            path.relative_to(folder).as_posix()
+            for path in _foreign(folder)
+            if path.is_symlink() or not path.is_dir()
+        }
+        if folder.exists() and others <= set(names):
             remove_folder(folder)
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether a path is an empty folder: those of a staging folder may have no files yet."""
-    return path.is_dir() and not path.is_symlink()

@@ -1,4 +1,4 @@
-"""Files as bytes in memory."""
+"""MemorySink: files as bytes in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MemoryWriter:
-    """Makes files bytes; each file's receipt is its bytes."""
+    """Joins files; each file's receipt is its bytes."""
 
     def put(self, name: str, parts: Iterable[Any]) -> bytes:
         """Join a file's bytes."""
@@ -24,10 +24,10 @@ class MemorySink:
         self._names: tuple[str, ...] = ()
 
     def prepare(self, inputs: Sequence[str]) -> None:
-        """Do nothing: memory is ready."""
+        """Do nothing: memory needs no preparation."""
 
     def begin(self, names: Sequence[str]) -> MemoryWriter:
-        """Take the names of the files."""
+        """Keep the order of the names."""
         self._names = tuple(names)
         return MemoryWriter()
 
@@ -36,4 +36,4 @@ class MemorySink:
         return {name: receipts[name] for name in self._names}
 
     def abort(self) -> None:
-        """Do nothing: there is nothing to leave."""
+        """Do nothing: nothing was written."""

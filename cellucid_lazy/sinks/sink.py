@@ -1,4 +1,4 @@
-"""What a sink is."""
+"""The protocol of sinks."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ from typing import Any, Protocol
 
 
 class Writer(Protocol):
-    """The half of a sink that travels to tasks. It pickles."""
+    """The part of a sink that runs in tasks. It pickles."""
 
     def put(self, name: str, parts: Iterable[Any]) -> Any:
-        """Write a file from its bytes in order; a name written twice replaces, for tasks run again.
+        """Write a file from its bytes in order, and return a small receipt.
 
-        Returns a small receipt, or the bytes themselves where there is nowhere else to put them.
+        A task may run again: a file written twice replaces the first.
         """
 
 
 class Sink(Protocol):
-    """Where named files go; this half stays with the caller.
+    """Where named files are written; this part stays with the caller.
 
-    ``prepare`` comes first, then ``begin``. Then ``commit`` comes once all files are written.
-    Whatever fails, ``abort`` comes last; it may come first, and twice. After it ``prepare`` may
-    come again.
+    The calls are ``prepare``, ``begin``, and ``commit`` once all files are written. After any
+    failure ``abort`` is called; it may also come first, or twice. ``prepare`` may follow it.
     """
 
     def prepare(self, inputs: Sequence[str]) -> None:
-        """Check the target, and keep others from it, before any work.
+        """Check and lock the target before any work.
 
-        `inputs` are absolute paths that the work reads: nothing there may be replaced.
+        `inputs` are absolute paths that the work reads; nothing in them may be replaced.
         """
 
     def begin(self, names: Sequence[str]) -> Writer:
-        """Check the names, and make ready for their files."""
+        """Check the names, and prepare to write their files."""
 
     def commit(self, receipts: Mapping[str, Any]) -> Any:
-        """Finish, given the receipt of each name of ``begin``.
-
-        What this returns is the caller's result.
-        """
+        """Finish, given the receipt of each name of ``begin``, and return the caller's result."""
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Remove all that was written."""
