@@ -166,36 +166,12 @@ def reason(problem: OSError) -> str:
 
 
 def no_raw(where: str) -> MissingKeyError:
-    """Build the error for a dataset without a raw matrix.
-
-    Parameters
-    ----------
-    where
-        The dataset or file.
-
-    Returns
-    -------
-    MissingKeyError
-        Ready to raise.
-    """
+    """Build the error for a dataset without a raw matrix."""
     return MissingKeyError(f"{where}: there is no raw matrix, raw/X; do without use_raw")
 
 
 def format_count(number: int, noun: str) -> str:
-    """Format a number of things: ``1 gene``, ``2,000 genes``.
-
-    Parameters
-    ----------
-    number
-        How many there are.
-    noun
-        The thing, in the singular; its plural takes an s.
-
-    Returns
-    -------
-    str
-        Number and noun.
-    """
+    """Format a number of things: ``1 gene``, ``2,000 genes``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

@@ -18,6 +18,7 @@ DEFAULT_MIN_POINTS = 10
 class _NamedSettings:
     """Base of Options: an unknown setting is an OptionError that suggests those that exist."""
 
+    # Not in Options itself, whose signature is to be that of its fields.
     def __new__(cls, **settings: Any) -> Self:
         names = cls.__annotations__
         for name in settings:
