@@ -9,18 +9,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""Escape control and invisible characters, except line ends, as `repr` does: ``\x1b``.
-
-    Parameters
-    ----------
-    text
-        Any text, such as a key from a file of unknown origin.
-
-    Returns
-    -------
-    str
-        Safe to print on a terminal.
-    """
+    r"""Escape control and invisible characters, except line ends, as `repr` does: ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)

@@ -172,13 +172,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder if it exists, even while ending tasks still write to it.
-
-    Parameters
-    ----------
-    folder
-        Absolute path.
-    """
+    """Remove a folder, given by absolute path, even while ending tasks still write to it."""
     folder = set_aside(folder)
     for _ in range(20):
         with suppress(OSError):
