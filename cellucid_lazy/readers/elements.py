@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import from_graph, whole_rows
-from cellucid_lazy.readers.matrix import cut
-from cellucid_lazy.readers.matrix.dense import DenseMatrix
-from cellucid_lazy.readers.matrix.memory import MemoryArray
-from cellucid_lazy.readers.matrix.sparse import SparseMatrix
-from cellucid_lazy.readers.storage import Tree, check_fits
+from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray, SparseMatrix, check_fits, cut
+from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import ArrayReader, Block, BlockSizes, NeighbourGraph, ObsmArray
 
 _LAYOUTS: dict[str, Literal["csr", "csc"]] = {

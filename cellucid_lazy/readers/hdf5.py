@@ -23,7 +23,8 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import CellucidLazyError, ChangedError, DataError
-from cellucid_lazy.readers.storage import Tree, check_fits
+from cellucid_lazy.readers.matrix import check_fits
+from cellucid_lazy.readers.storage import Tree
 
 # Filters beyond HDF5's own register themselves where they are installed.
 with suppress(ImportError):

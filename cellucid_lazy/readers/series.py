@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.errors import DataError, FieldError
 from cellucid_lazy.readers.elements import lazy_array
-from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix import MemoryArray
 from cellucid_lazy.source import BlockSizes, ObsColumn
 from cellucid_lazy.transforms.values import to_float32
 

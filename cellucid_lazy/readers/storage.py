@@ -10,37 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from cellucid_lazy.engine.resources import memory_budget
-from cellucid_lazy.errors import DataError, format_size
 from cellucid_lazy.source import ArrayReader
-
-# Whatever the budget, so much may be read at once.
-_ALWAYS_FITS = 2**26
-
-
-def check_fits(n_bytes: int, name: str, what: str) -> None:
-    """Refuse what has to be read at once, if it takes more than the memory budget.
-
-    Parameters
-    ----------
-    n_bytes
-        Its size in memory.
-    name
-        The file and the key.
-    what
-        What it is, such as ``"a row"``.
-
-    Raises
-    ------
-    DataError
-        Names all of it.
-    """
-    if n_bytes > _ALWAYS_FITS and n_bytes > memory_budget():
-        raise DataError(
-            f"{name}: {what} takes {format_size(n_bytes)}, but the memory budget is "
-            f"{format_size(memory_budget())}; if that is no mistake, set dask's configuration "
-            "cellucid_lazy.memory-budget"
-        )
 
 
 class Tree(NamedTuple):

@@ -17,8 +17,7 @@ from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import map_indexed, whole_rows
 from cellucid_lazy.names import FLAG_MEANINGS, FLAG_VALUES, MISSING_CODE, TRUE_LABELS, are_codes
 from cellucid_lazy.readers.elements import check_numeric, obsm_array
-from cellucid_lazy.readers.matrix.dense import DenseMatrix
-from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray
 from cellucid_lazy.readers.series import series_column
 from cellucid_lazy.source import (
     DEFAULT_SIZES,

@@ -28,8 +28,7 @@ from cellucid_lazy.engine.producer import Encoder, Job
 from cellucid_lazy.engine.resources import Resources
 from cellucid_lazy.engine.run import run
 from cellucid_lazy.engine.spill import Spiller
-from cellucid_lazy.readers.matrix.dense import DenseMatrix
-from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray
 from cellucid_lazy.sinks.memory import MemorySink, MemoryWriter
 from cellucid_lazy.source import BlockSizes, DaskMatrix, ExpressionMatrix
 from cellucid_lazy.transforms.quantize import quantization_range, quantize_block

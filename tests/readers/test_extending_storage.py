@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from cellucid_lazy import readers
-from cellucid_lazy.readers.matrix.memory import MemoryArray
+from cellucid_lazy.readers.matrix import MemoryArray
 from cellucid_lazy.readers.storage import Tree
 from tests import data
 

@@ -17,9 +17,7 @@ from scipy import sparse
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.readers.elements import neighbour_graph, stored_matrix
 from cellucid_lazy.readers.hdf5 import Hdf5
-from cellucid_lazy.readers.matrix.dense import DenseMatrix
-from cellucid_lazy.readers.matrix.memory import MemoryArray
-from cellucid_lazy.readers.matrix.sparse import SparseMatrix
+from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray, SparseMatrix
 from cellucid_lazy.readers.zarr import Zarr
 from cellucid_lazy.source import Block
 from tests.engine.matrices import dense_matrices, numbers, sparse_matrices

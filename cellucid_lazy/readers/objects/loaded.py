@@ -33,9 +33,7 @@ from cellucid_lazy.readers.elements import (
 )
 from cellucid_lazy.readers.graphs import find_graph
 from cellucid_lazy.readers.hdf5 import Hdf5
-from cellucid_lazy.readers.matrix.dense import DenseMatrix
-from cellucid_lazy.readers.matrix.memory import MemoryArray
-from cellucid_lazy.readers.matrix.sparse import SparseMatrix
+from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray, SparseMatrix
 from cellucid_lazy.readers.series import series_column
 from cellucid_lazy.source import (
     BlockSizes,

@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cellucid_lazy.errors import ChangedError, DataError
-from cellucid_lazy.readers.storage import check_fits
+from cellucid_lazy.readers.matrix import check_fits
 from cellucid_lazy.readers.zarr.codecs import bound_codecs
 from cellucid_lazy.readers.zarr.store import StorageOptions, file_status, key_value_store
 

@@ -1,4 +1,4 @@
-"""Stored CSR and CSC matrices, cut along the axis they are stored by.
+"""Stored matrices, sparse and dense, cut into blocks; and arrays in memory.
 
 What is read is checked before it is used: a wrong index would move values to other cells, or crash.
 """
@@ -8,19 +8,173 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import lcm
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.matrix import cut
-from cellucid_lazy.readers.storage import check_fits
-from cellucid_lazy.source import ArrayReader, Block
+from cellucid_lazy.engine.resources import memory_budget
+from cellucid_lazy.errors import DataError, format_size
+from cellucid_lazy.source import ArrayReader, Block, Layout
 
-# Indices that are looked up together: as many as stay in a processor's cache.
-_LOOKED_UP = 2**16
+# Whatever the budget, so much may be read at once.
+_ALWAYS_FITS = 2**26
+# Indices that are searched together: as many as stay in a processor's cache.
+_CACHED_INDICES = 2**16
+# Genes that are read together from an array in memory: a cache line of float32.
+_MEMORY_GENES = 16
+
+
+def check_fits(n_bytes: int, name: str, what: str) -> None:
+    """Refuse what has to be read at once, if it takes more than the memory budget.
+
+    Parameters
+    ----------
+    n_bytes
+        Its size in memory.
+    name
+        The file and the key.
+    what
+        What it is, such as ``"a row"``.
+
+    Raises
+    ------
+    DataError
+        Names all of it.
+    """
+    if n_bytes > _ALWAYS_FITS and n_bytes > memory_budget():
+        raise DataError(
+            f"{name}: {what} takes {format_size(n_bytes)}, but the memory budget is "
+            f"{format_size(memory_budget())}; if that is no mistake, set dask's configuration "
+            "cellucid_lazy.memory-budget"
+        )
+
+
+def cut(length: int, step: int) -> list[tuple[int, int]]:
+    """Cut a length into spans of `step`, the last one shorter; one empty span for length 0."""
+    return list(pairwise([*range(0, max(1, length), step), length]))
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryArray:
+    """An array in memory. Its values travel with the graph: there is no file to read from.
+
+    Attributes
+    ----------
+    values
+        The array.
+    token
+        Name of the content, unique for one opened dataset.
+    """
+
+    values: NDArray[Any]
+    token: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+        shape: tuple[int, ...] = self.values.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values, in native byte order."""
+        dtype: np.dtype[Any] = self.values.dtype
+        return dtype.newbyteorder("=")
+
+    @property
+    def chunks(self) -> None:
+        """Memory has no chunks."""
+        return
+
+    def read(self, *selection: slice) -> NDArray[Any]:
+        """Take one slice per dimension, without a copy where the byte order is native."""
+        return self.values[selection].astype(self.dtype, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseMatrix:
+    """A stored dense matrix.
+
+    Attributes
+    ----------
+    reader
+        The matrix, cells by genes.
+    """
+
+    reader: ArrayReader
+
+    layout: ClassVar[Layout] = "dense"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of cells and of genes."""
+        n_cells, n_genes = self.reader.shape
+        return n_cells, n_genes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.reader.dtype
+
+    @property
+    def n_stored(self) -> int:
+        """Number of values."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def genes_per_chunk(self) -> int | None:
+        """Genes per stored chunk; None if a chunk has all genes."""
+        return self._chunk[1] if self._chunk[1] < self.shape[1] else None
+
+    @property
+    def token(self) -> str:
+        """Name of the content."""
+        return self.reader.token
+
+    def whole_blocks(self, values: int) -> list[Block]:
+        """Cut into rectangles of whole stored chunks, with all cells where `values` allows that."""
+        rows, width = self._block_shape(values)
+        return [
+            Block(cells, genes)
+            for cells in cut(self.shape[0], rows)
+            for genes in cut(self.shape[1], width)
+        ]
+
+    def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
+        """Cut the stored chunks that hold one of the genes into such rectangles."""
+        rows, width = self._block_shape(values)
+        stripe = self._chunk[1]
+        stripes = np.unique(np.asarray(genes) // stripe)
+        neighbours = np.split(stripes, np.flatnonzero(np.diff(stripes) > 1) + 1)
+        step = width // stripe
+        runs = [run[at : at + step] for run in neighbours for at in range(0, len(run), step)]
+        return [
+            Block(cells, (int(run[0]) * stripe, min((int(run[-1]) + 1) * stripe, self.shape[1])))
+            for run in runs
+            for cells in cut(self.shape[0], rows)
+        ]
+
+    def read_block(self, block: Block, genes: NDArray[np.intp] | None = None) -> NDArray[Any]:
+        """Read a rectangle, with all of its genes."""
+        del genes
+        return self.reader.read(slice(*block.cells), slice(*block.genes))
+
+    @property
+    def _chunk(self) -> tuple[int, int]:
+        """Cells and genes of a stored chunk."""
+        width = _MEMORY_GENES if isinstance(self.reader, MemoryArray) else self.shape[1]
+        rows, width = self.reader.chunks or (1, width)
+        return max(1, rows), max(1, min(width, self.shape[1]))
+
+    def _block_shape(self, values: int) -> tuple[int, int]:
+        """Choose cells and genes of a block: a block with all cells has its genes whole."""
+        n_cells, (chunk_rows, stripe) = max(1, self.shape[0]), self._chunk
+        rows = min(values // stripe, n_cells)
+        if rows < n_cells:
+            rows = min(max(rows // chunk_rows, 1) * chunk_rows, n_cells)
+        return rows, max(1, values // (rows * stripe)) * stripe
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +330,7 @@ class SparseMatrix:
         # A stretch at a time: NumPy widens the indices to look them up.
         found = [
             start + np.flatnonzero(wanted.take(indices[start:stop]))
-            for start, stop in cut(len(indices), _LOOKED_UP)
+            for start, stop in cut(len(indices), _CACHED_INDICES)
         ]
         return np.concatenate(found)
 
