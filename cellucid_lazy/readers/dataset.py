@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from cellucid_lazy.errors import (
     CellucidLazyError,
     DataError,
@@ -17,7 +19,6 @@ from cellucid_lazy.readers.elements import (
     attribute,
     encoding,
     is_array,
-    neighbour_graph,
     stored_matrix,
     stored_obsm,
 )
@@ -29,7 +30,7 @@ from cellucid_lazy.readers.frames import (
     index_array,
     obs_column,
 )
-from cellucid_lazy.readers.graphs import Found, find_graph
+from cellucid_lazy.readers.matrix import SparseMatrix
 from cellucid_lazy.readers.mistaken import describe_tree
 from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.source import (
@@ -45,6 +46,7 @@ T = TypeVar("T")
 
 # How scanpy ends the key of uns that holds the colours of an obs column.
 COLORS = "_colors"
+_GRAPH = "connectivities"
 
 
 def describe(
@@ -115,7 +117,15 @@ def describe(
         obs=usable("obs column", keys, column, left_out, path),
         obsm=usable("obsm", sorted(obsm), array, left_out, path),
         expression=check_expression(matrix, n_cells, n_genes, path),
-        connectivities=_graph(tree, uns, n_cells, neighbors_key, left_out),
+        connectivities=neighbour_graph(
+            _members(tree, "obsp", left_out),
+            uns,
+            neighbors_key,
+            lambda found, _: stored_matrix(tree, found),
+            n_cells,
+            left_out,
+            path,
+        ),
         var_keys=frame_keys(var),
         cell_names=index_array(tree, obs),
         var_name=var_name,
@@ -314,43 +324,96 @@ def check_expression(
     return ExpressionMatrix(matrix)
 
 
-def check_graph(
-    found: Found,
-    describe_graph: Callable[[Any, str], NeighbourGraph],
-    left_out: list[str],
-    path: str = "",
-) -> NeighbourGraph | None:
-    """Describe the neighbour graph that was found; one that cannot be used is left out."""
-    if found.said:
-        left_out.append(found.said)
-    if found.matrix is None:
-        return None
-    try:
-        return describe_graph(found.matrix, found.name)
-    except Exception as problem:
-        left_out.append(
-            f"the neighbour graph, {found.name}, is left out: {why_unusable(problem, path)}"
-        )
-        return None
-
-
-def _graph(
-    tree: Tree,
+def neighbour_graph(
+    obsp: Mapping[str, Any],
     uns: Mapping[str, Any],
-    n_cells: int,
     neighbors_key: str | None,
+    describe_matrix: Callable[[Any, str], Matrix],
+    n_cells: int,
     left_out: list[str],
+    path: str,
 ) -> NeighbourGraph | None:
-    obsp = _members(tree, "obsp", left_out)
+    """Find and describe the neighbour graph of the cells; one that cannot be used is left out.
+
+    Parameters
+    ----------
+    obsp, uns
+        Of the dataset, stored or in memory.
+    neighbors_key
+        Key of uns that scanpy wrote with ``key_added``, or key of obsp; None for the usual places.
+    describe_matrix
+        Describes a matrix of obsp or uns, given its place, such as ``"obsp/connectivities"``.
+    n_cells
+        Rows and columns that it must have.
+    left_out
+        Receives a sentence where it is not at its usual place, or cannot be used.
+    path
+        What messages call the dataset.
+
+    Raises
+    ------
+    MissingKeyError
+        When neither obsp nor uns has the key.
+    """
+    place = ""
     try:
-        found = find_graph(obsp, uns, neighbors_key, tree.path)
+        place, found = _find_graph(obsp, uns, neighbors_key, left_out, path)
+        if found is None:
+            return None
+        matrix = describe_matrix(found, place)
+        if matrix.shape != (n_cells, n_cells):
+            raise DataError(f"{place}: has shape {matrix.shape}, but there are {n_cells:,} cells")
     except MissingKeyError:
         raise
     except Exception as problem:
-        left_out.append(f"the neighbour graph is left out: {why_unusable(problem, tree.path)}")
+        which = place and f", {place},"
+        left_out.append(f"the neighbour graph{which} is left out: {why_unusable(problem, path)}")
         return None
+    if isinstance(matrix, SparseMatrix) and matrix.layout == "csc":
+        matrix = matrix.transpose()  # it has the same edges
+    return NeighbourGraph(matrix)
 
-    def described(node: Any, name: str) -> NeighbourGraph:
-        return neighbour_graph(stored_matrix(tree, node), n_cells, name)
 
-    return check_graph(found, described, left_out, tree.path)
+def _find_graph(
+    obsp: Mapping[str, Any],
+    uns: Mapping[str, Any],
+    neighbors_key: str | None,
+    left_out: list[str],
+    path: str,
+) -> tuple[str, Any]:
+    """Return the place and the matrix of the neighbour graph, as scanpy leaves it; or None."""
+    if neighbors_key is not None:
+        named = _key_in_uns(uns, neighbors_key) or f"{neighbors_key}_{_GRAPH}"
+        for key in (named, neighbors_key):
+            if key in obsp:
+                return f"obsp/{key}", obsp[key]
+        offered = [key.removesuffix(f"_{_GRAPH}") for key in obsp]
+        raise missing_key("neighbors_key", neighbors_key, offered, where=path)
+    if _GRAPH in obsp:
+        return f"obsp/{_GRAPH}", obsp[_GRAPH]
+    named = _key_in_uns(uns, "neighbors")
+    if named and named in obsp:
+        left_out.append(f"obsp {named!r} is taken for the neighbour graph, as uns/neighbors says")
+        return f"obsp/{named}", obsp[named]
+    neighbors: Any = uns.get("neighbors")
+    if hasattr(neighbors, "keys") and _GRAPH in neighbors:
+        return f"uns/neighbors/{_GRAPH}", neighbors[_GRAPH]
+    others = sorted(key for key in obsp if key.endswith(_GRAPH))
+    if others:
+        key = others[0].removesuffix(f"_{_GRAPH}")
+        left_out.append(
+            f"obsp {', '.join(map(repr, others))} is not shown; open with neighbors_key={key!r} "
+            f"(--neighbors-key {key})"
+        )
+    return "", None
+
+
+def _key_in_uns(uns: Mapping[str, Any], key: str) -> str:
+    """Return the key of obsp that scanpy noted in uns, or ""."""
+    entry: Any = uns.get(key)
+    if not hasattr(entry, "keys") or f"{_GRAPH}_key" not in entry:
+        return ""
+    value = entry[f"{_GRAPH}_key"]
+    if not isinstance(value, (str, bytes)):
+        value = np.asarray(value[()]).item()
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Elements of a stored AnnData by their encoding: matrices, arrays per cell, the neighbour graph.
+"""Elements of a stored AnnData by their encoding: matrices and arrays per cell.
 
 This follows AnnData's on-disk format since version 0.7. Arrays become lazy in blocks of rows.
 """
@@ -18,7 +18,7 @@ from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import from_graph, whole_rows
 from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray, SparseMatrix, check_fits, cut
 from cellucid_lazy.readers.storage import Tree
-from cellucid_lazy.source import ArrayReader, Block, BlockSizes, NeighbourGraph, ObsmArray
+from cellucid_lazy.source import ArrayReader, Block, BlockSizes, ObsmArray
 
 _LAYOUTS: dict[str, Literal["csr", "csc"]] = {
     "csr_matrix": "csr",
@@ -127,10 +127,10 @@ def stored_obsm(tree: Tree, node: Any, n_cells: int) -> ObsmArray:
 
 def _obsm_entry(tree: Tree, node: Any) -> ObsmArray:
     if is_array(node):
-        return obsm_array(_numeric_reader(tree, node))
+        return dense_obsm(_numeric_reader(tree, node))
     name = location(tree, node)
     if encoding(node) in _LAYOUTS:
-        return sparse_obsm_array(_sparse_matrix(tree, node, name))
+        return sparse_obsm(_sparse_matrix(tree, node, name))
     if encoding(node) != "dataframe":
         raise DataError(f"{name}: is a {encoding(node) or 'group'}, not an array")
     keys = attribute(node, "column-order") or []
@@ -139,7 +139,7 @@ def _obsm_entry(tree: Tree, node: Any) -> ObsmArray:
         is_array(node[key]) and "categories" not in node[key].attrs for key in keys
     ):
         raise DataError(f"{name}: a dataframe with columns that are no numbers")
-    columns = tuple(obsm_array(_numeric_reader(tree, node[key])) for key in keys)
+    columns = tuple(dense_obsm(_numeric_reader(tree, node[key])) for key in keys)
     dtype = np.result_type(*(column.dtype for column in columns))
     return ObsmArray((columns[0].shape[0], len(columns)), dtype, partial(_stack_columns, columns))
 
@@ -148,17 +148,6 @@ def _stack_columns(
     columns: tuple[ObsmArray, ...], sizes: BlockSizes, *, again: bool = False
 ) -> da.Array:
     return whole_rows(da.stack([column.array(sizes, again=again) for column in columns], axis=1))
-
-
-def neighbour_graph(matrix: Any, n_cells: int, name: str) -> NeighbourGraph:
-    """Describe the neighbour graph of the cells; DataError when it does not fit them.
-
-    Its matrix is CSR or dense: the transpose of a CSC matrix has the same edges.
-    """
-    if matrix.shape != (n_cells, n_cells):
-        raise DataError(f"{name}: has shape {matrix.shape}, but there are {n_cells:,} cells")
-    by_column = isinstance(matrix, SparseMatrix) and matrix.layout == "csc"
-    return NeighbourGraph(matrix.transpose() if by_column else matrix)
 
 
 def lazy_array(reader: ArrayReader, sizes: BlockSizes, *, again: bool = False) -> da.Array:
@@ -182,12 +171,12 @@ def lazy_array(reader: ArrayReader, sizes: BlockSizes, *, again: bool = False) -
     return _by_rows(_read_rows, reader, reader.shape, rows, again=again)
 
 
-def obsm_array(reader: ArrayReader) -> ObsmArray:
+def dense_obsm(reader: ArrayReader) -> ObsmArray:
     """Describe a stored array with a row per cell."""
     return ObsmArray(reader.shape, reader.dtype, partial(lazy_array, reader))
 
 
-def sparse_obsm_array(matrix: SparseMatrix) -> ObsmArray:
+def sparse_obsm(matrix: SparseMatrix) -> ObsmArray:
     """Describe a stored sparse matrix with a row per cell; it is made dense when read.
 
     Raises DataError when a row, or all of one that is stored by column, exceeds memory.

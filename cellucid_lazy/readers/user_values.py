@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.graph import map_indexed, whole_rows
 from cellucid_lazy.names import FLAG_MEANINGS, FLAG_VALUES, MISSING_CODE, TRUE_LABELS, are_codes
-from cellucid_lazy.readers.elements import check_numeric, obsm_array
-from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray
-from cellucid_lazy.readers.series import series_column
+from cellucid_lazy.readers.elements import check_numeric
+from cellucid_lazy.readers.memory import build_as_is, column_of, matrix_of, obsm_of
 from cellucid_lazy.source import (
     DEFAULT_SIZES,
-    BlockSizes,
-    DaskMatrix,
     ExpressionMatrix,
     ObsColumn,
     ObsmArray,
@@ -65,7 +62,7 @@ def obs_column(source: Source, key: str, values: Any) -> ObsColumn:
         return _lazy_column(key, name, array)
     series = array if isinstance(array, pd.Series) else pd.Series(array)
     try:
-        return series_column(key, series, f"user-{tokenize(series)}")
+        return column_of(key, series, f"user-{tokenize(series)}")
     except DataError as problem:
         raise DataError(f"{name}: {problem}") from problem
 
@@ -94,13 +91,7 @@ def obsm_entry(source: Source, key: int | str, values: Any) -> ObsmArray:
     """
     name = f"{source.name}: obsm {key!r}"
     array = checked(source, name, values)
-    if isinstance(array, da.Array):
-        check_numeric(array.dtype, name)
-        whole = whole_rows(array) if array.ndim == 2 else array
-        return ObsmArray(whole.shape, whole.dtype, partial(_as_it_is, whole))
-    array = np.asarray(array)
-    check_numeric(array.dtype, name)
-    return obsm_array(MemoryArray(array, f"user-{tokenize(array)}"))
+    return obsm_of(array, f"user-{tokenize(array)}", name)
 
 
 def checked(source: Source, name: str, values: Any) -> Any:
@@ -163,15 +154,9 @@ def _lazy_column(key: str, name: str, values: da.Array) -> ObsColumn:
     if values.dtype.kind in "OUTb":
         labels = values if values.dtype.kind in "Ob" else values.astype(object)
         most = 2 if values.dtype.kind == "b" else None
-        return ObsColumn(key, "category", partial(_as_it_is, labels), max_categories=most)
+        return ObsColumn(key, "category", partial(build_as_is, labels), max_categories=most)
     check_numeric(values.dtype, name)
-    return ObsColumn(key, "continuous", partial(_as_it_is, values))
-
-
-def _as_it_is(array: da.Array, sizes: BlockSizes, *, again: bool = False) -> da.Array:
-    # The user's array: its blocks are what they are, and its tasks keep their names.
-    del sizes, again
-    return array
+    return ObsColumn(key, "continuous", partial(build_as_is, values))
 
 
 def coded_column(
@@ -218,7 +203,7 @@ def coded_column(
     place = partial(_places, flags, attributes.get(MISSING_CODE))
     found = map_indexed(place, "i", as_dask(codes), "i", dtype=np.int32)
     return ObsColumn(
-        key, "category", partial(_as_it_is, found), read_labels, max_categories=len(flags)
+        key, "category", partial(build_as_is, found), read_labels, max_categories=len(flags)
     )
 
 
@@ -239,9 +224,7 @@ def _places(flags: NDArray[Any], missing: Any, codes: NDArray[Any]) -> NDArray[n
 
 def expression(values: Any) -> ExpressionMatrix:
     """Describe a matrix of cells by genes, NumPy or dask."""
-    if isinstance(values, da.Array):
-        return ExpressionMatrix(DaskMatrix(values))
-    return ExpressionMatrix(DenseMatrix(MemoryArray(values, f"user-{tokenize(values)}")))
+    return ExpressionMatrix(matrix_of(values, f"user-{tokenize(values)}", "the expression matrix"))
 
 
 def edges(sources: Any, destinations: Any, *, n_cells: int) -> da.Array:
@@ -268,4 +251,4 @@ def as_dask(values: Any) -> da.Array:
 
 def as_built(array: Any) -> Callable[..., da.Array]:
     """Return what builds an array that is there already."""
-    return partial(_as_it_is, as_dask(array))
+    return partial(build_as_is, as_dask(array))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from cellucid_lazy.errors import DataError
-from cellucid_lazy.readers.elements import neighbour_graph, stored_matrix
+from cellucid_lazy.readers.dataset import neighbour_graph
+from cellucid_lazy.readers.elements import stored_matrix
 from cellucid_lazy.readers.hdf5 import Hdf5
 from cellucid_lazy.readers.matrix import DenseMatrix, MemoryArray, SparseMatrix
 from cellucid_lazy.readers.zarr import Zarr
@@ -249,7 +250,8 @@ def test_any_rectangle_is_read(tmp_path):
 def test_the_graph_of_a_matrix_is_stored_by_cell(layout):
     rng = np.random.default_rng(0)
     original = sparse.random(30, 30, 0.2, format=layout, random_state=rng, dtype=np.float32)
-    graph = neighbour_graph(in_memory(original), 30, "a").matrix
+    obsp = {"connectivities": in_memory(original)}
+    graph = neighbour_graph(obsp, {}, None, lambda matrix, _: matrix, 30, [], "a").matrix
     assert graph.layout == "csr"
     found, _, _ = added(graph, graph.whole_blocks(40))
     expected = original.toarray() if layout == "csr" else original.toarray().T

@@ -199,16 +199,12 @@ def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
     One request after the other: zarr sends all at a time, so when one fails the others go on, and
     Python complains about them when it exits.
     """
-    # Deferred: an optional dependency, of remote stores only.
-    from fsspec.core import url_to_fs
-
-    files, path = url_to_fs(url, **options.values)
-    files.invalidate_cache()
+    store = key_value_store(url, options)
     refused: Exception = FileNotFoundError(url)
     for file in _ROOT_FILES:
-        name = f"{path.rstrip('/')}/{file}"
+        name = f"{store.path.rstrip('/')}/{file}"
         try:
-            files.cat_file(name, start=0, end=1)
+            sync(store.fs._cat_file(name, start=0, end=1))
         except FileNotFoundError:
             continue
         except Exception as problem:
@@ -217,13 +213,13 @@ def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
                 raise
             refused = problem
         else:
-            return file, _last_modified(files, name)
+            return file, _last_modified(store.fs, name)
     raise refused
 
 
 def _last_modified(files: Any, name: str) -> str:
     with suppress(Exception):  # servers need not tell, and fail in many ways
-        info = files.info(name)
+        info = sync(files._info(name))
         return repr([(key, str(info[key])) for key in _MODIFIED if key in info])
     return ""
 

@@ -6,21 +6,33 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anndata
 import dask.array as da
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from dask.graph_manipulation import clone
 
-from cellucid_lazy.errors import DataError, FallbackWarning
-from cellucid_lazy.readers.dataset import COLORS
-from cellucid_lazy.readers.objects.loaded import describe_loaded
+from cellucid_lazy.errors import DataError, FallbackWarning, missing_key, no_raw
+from cellucid_lazy.graph import whole_rows
+from cellucid_lazy.readers.dataset import (
+    COLORS,
+    check_choice,
+    check_expression,
+    neighbour_graph,
+    usable,
+)
+from cellucid_lazy.readers.elements import lazy_array, stored_matrix
+from cellucid_lazy.readers.hdf5 import Hdf5
+from cellucid_lazy.readers.matrix import MemoryArray
+from cellucid_lazy.readers.memory import column_of, matrix_of, obsm_of
 from cellucid_lazy.readers.storage import Tree
 from cellucid_lazy.readers.subset import subset
-from cellucid_lazy.source import Source
+from cellucid_lazy.source import Matrix, ObsColumn, ObsmArray, Source
 
 
 def open_anndata(
@@ -67,7 +79,7 @@ def open_anndata(
         loaded = _load_frames(whole, path or called["name"], use_raw=use_raw)
     elif loaded.isbacked:
         path = str(Path(loaded.filename).absolute())
-    source = describe_loaded(
+    source = _describe(
         loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path, **called
     )
     if whole is adata:
@@ -86,7 +98,7 @@ def open_old_layout(
         f"{path}: this {storage} has the layout from before AnnData 0.7, which must be loaded "
         "whole; write it again with a current anndata to read it lazily",
         FallbackWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     try:
         with warnings.catch_warnings():
@@ -169,3 +181,127 @@ def _path(adata: AnnData) -> Path | None:
         if path is not None:
             return Path(path)
     return None
+
+
+def _describe(
+    adata: AnnData,
+    *,
+    layer: str | None,
+    use_raw: bool,
+    neighbors_key: str | None,
+    path: str | None,
+    name: str = "AnnData in memory",
+    storage: str = "memory",
+) -> Source:
+    """Describe an AnnData object that is no view of a file.
+
+    `path` is where it was loaded from, `name` and `storage` what it is called where that is not
+    known.
+    """
+    name = path or name
+    # Names of tasks begin with it.
+    token = f"memory-{uuid.uuid4().hex}"
+    left_out: list[str] = []
+    keys = [str(key) for key in adata.obs.columns]
+    obsm = {str(key): value for key, value in adata.obsm.items()}
+
+    def column(key: str) -> ObsColumn:
+        found = column_of(key, adata.obs.iloc[:, keys.index(key)], f"{token}-obs-{key}")
+        colors = adata.uns.get(f"{key}{COLORS}")
+        is_list = np.ndim(colors) == 1
+        return replace(found, read_colors=partial(_read_colors, colors) if is_list else None)
+
+    def array(key: str) -> ObsmArray:
+        return obsm_of(obsm[key], f"{token}-obsm-{key}", f"obsm/{key}")
+
+    def graph_matrix(values: Any, place: str) -> Matrix:
+        values = whole_rows(values) if isinstance(values, da.Array) else values
+        return matrix_of(values, f"{token}-connectivities", f"{name}: {place}")
+
+    matrix, var = _expression(adata, token, name, layer=layer, use_raw=use_raw)
+    return Source(
+        name=name,
+        storage=_storage_of(path) if path else storage,
+        path=path,
+        is_backed=bool(adata.isbacked),
+        n_cells=adata.n_obs,
+        n_genes=len(var),
+        obs=usable("obs column", keys, column, left_out),
+        obsm=usable("obsm", obsm, array, left_out),
+        expression=check_expression(matrix, adata.n_obs, len(var), name),
+        connectivities=neighbour_graph(
+            adata.obsp, adata.uns, neighbors_key, graph_matrix, adata.n_obs, left_out, name
+        ),
+        var_keys=tuple(str(key) for key in var.columns),
+        cell_names=partial(
+            lazy_array, MemoryArray(adata.obs_names.to_numpy(dtype=object), f"{token}-cell names")
+        ),
+        var_name="raw/var" if use_raw else "var",
+        read_gene_ids=partial(_read_gene_ids, var, name),
+        matrices=_matrices(adata, left_out),
+        read_raw_gene_ids=(
+            None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
+        ),
+        # Last: the lines before add to it.
+        left_out=tuple(left_out),
+    )
+
+
+def _storage_of(path: str) -> str:
+    return "zarr" if Path(path).is_dir() or path.endswith(".zip") else "h5ad"
+
+
+def _expression(
+    adata: AnnData, token: str, name: str, *, layer: str | None, use_raw: bool
+) -> tuple[Matrix | None, pd.DataFrame]:
+    check_choice(layer, use_raw=use_raw, name=name)
+    if use_raw and adata.raw is None:
+        raise no_raw(name)
+    if layer is not None and layer not in adata.layers:
+        # From anndata 0.13 on X is among the layers, under the name None.
+        layers = [key for key in adata.layers if key is not None]
+        raise missing_key("layer", layer, layers, where=name)
+    var = adata.raw.var if use_raw else adata.var
+    if adata.isbacked and layer is None:
+        return _backed_matrix(name, use_raw=use_raw), var
+    if use_raw:
+        matrix, key = adata.raw.X, "raw.X"
+    elif layer is not None:
+        matrix, key = adata.layers[layer], f"layers/{layer}"
+    else:
+        matrix, key = adata.X, "X"
+    return None if matrix is None else matrix_of(matrix, f"{token}-{key}", f"{name}: {key}"), var
+
+
+def _matrices(adata: AnnData, left_out: list[str]) -> dict[str, tuple[int, ...]]:
+    """Find the shapes of all matrices that could serve as expression."""
+    # From anndata 0.13 on X is among the layers, under the name None.
+    layers = {f"layers/{key}": adata.layers[key] for key in adata.layers if key is not None}
+    every = {"X": adata.X, **layers}
+    if adata.raw is not None:
+        # A backed AnnData looks for raw in its file, and may find none.
+        every |= usable("matrix", ["raw/X"], lambda _: adata.raw.X, left_out)
+    return {key: tuple(one.shape) for key, one in every.items() if one is not None}
+
+
+def _backed_matrix(path: str, *, use_raw: bool) -> Matrix | None:
+    with Hdf5().open(path, None) as tree:
+        node = tree.root
+        for key in ("raw" if "raw" in node else "raw.X", "X") if use_raw else ("X",):
+            if key not in node:
+                return None
+            node = node[key]
+        return stored_matrix(tree, node)
+
+
+def _read_colors(colors: Any) -> list[str]:
+    return [str(color) for color in np.asarray(colors).tolist()]
+
+
+def _read_gene_ids(var: pd.DataFrame, name: str, column: str) -> list[str]:
+    if column == "index":
+        return [str(one) for one in var.index]
+    keys = [str(key) for key in var.columns]
+    if column not in keys:
+        raise missing_key("var column", column, keys, where=name)
+    return [str(one) for one in var.iloc[:, keys.index(column)]]
