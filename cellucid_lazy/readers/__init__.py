@@ -1,4 +1,4 @@
-"""Readers: whatever holds an AnnData becomes a Source."""
+"""Open an AnnData in any storage, or in memory, as a Source."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
         Whether raw.X serves as expression.
     neighbors_key
         Which neighbour graph is shown: what scanpy's ``key_added`` was, or a key of obsp. Default:
-        ``obsp/connectivities``, or what uns/neighbors says.
+        ``obsp/connectivities``, or the one that uns/neighbors names.
     modality
         The modality of a MuData file or store (``.h5mu``).
     table
@@ -194,7 +194,7 @@ def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
 
 
 def _not_of_one_modality(whole: Tree, source: Source) -> tuple[str, ...]:
-    """Say in a sentence what a MuData holds of all its modalities together: it is not shown."""
+    """Return a sentence on what a MuData holds of all its modalities together: it is not shown."""
     if "mod" not in whole.root or "obs" not in whole.root:
         return ()
     # Columns of a modality are there again, under its name and a colon, or their own.
@@ -209,7 +209,7 @@ def _not_of_one_modality(whole: Tree, source: Source) -> tuple[str, ...]:
 
 
 def _has_old_layout(tree: Tree) -> bool:
-    """Tell whether obs is one array of records, as before AnnData 0.7."""
+    """Return whether obs is one array of records, as before AnnData 0.7."""
     dtype = getattr(tree.root.get("obs"), "dtype", None)
     return getattr(dtype, "names", None) is not None
 

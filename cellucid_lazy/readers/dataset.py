@@ -1,4 +1,4 @@
-"""A stored AnnData as a Source: what it has, what cannot be used, and what must fit."""
+"""A stored AnnData as a Source; and the checks that an AnnData in memory shares."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from cellucid_lazy.source import (
 
 T = TypeVar("T")
 
-# How scanpy ends the key of uns that holds the colours of an obs column.
+# Suffix of the key of uns in which scanpy keeps the colours of an obs column.
 COLORS = "_colors"
 _GRAPH = "connectivities"
 
@@ -70,7 +70,7 @@ def describe(
     Returns
     -------
     Source
-        It outlives the opened dataset.
+        It can be used after the dataset is closed.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def describe(
 
 
 def _checksum(tree: Tree, node: Any) -> str | None:
-    """Name what notices damage in a stored matrix; "" if some of it has no checksum."""
+    """Name the checksum of a stored matrix; "" if some of its arrays have none."""
     if tree.checksum is None:
         return None
     parts = [node] if is_array(node) else [node[key] for key in ("data", "indices", "indptr")]
@@ -167,7 +167,7 @@ def usable(
     left_out
         Receives a sentence for each element that cannot be used.
     path
-        Of the dataset: the warning begins with it, so it is cut from the sentences.
+        Of the dataset; warnings begin with it, so it is removed from the sentences.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def usable(
 
 
 def why_unusable(problem: Exception, path: str = "") -> str:
-    """Say in one line why something cannot be used, without the file's name.
+    """Return one line on why something cannot be used, without the file's name.
 
     A damaged or odd element makes HDF5, zarr and Python raise errors of any type.
     """
@@ -196,7 +196,7 @@ def why_unusable(problem: Exception, path: str = "") -> str:
 
 
 class _Members(Mapping[str, Any]):
-    """The members of a stored group, listed once; one that is damaged raises when it is taken."""
+    """The members of a stored group, listed once; a damaged one raises on access."""
 
     def __init__(self, group: Any, keys: Iterable[str]) -> None:
         self._group, self._keys = group, tuple(keys)
@@ -226,13 +226,7 @@ def _members(tree: Tree, key: str, left_out: list[str]) -> Mapping[str, Any]:
 
 
 def _node(tree: Tree, *keys: str) -> Any:
-    """Return a group or an array; None where there is none.
-
-    Raises
-    ------
-    DataError
-        When it cannot be read.
-    """
+    """Return a group or an array, or None; DataError when it cannot be read."""
     node, name = tree.root, "/".join(keys)
     try:
         for key in keys:
@@ -259,7 +253,7 @@ def _expression_nodes(tree: Tree, *, layer: str | None, use_raw: bool) -> tuple[
 
 
 def _expression(tree: Tree, node: Any, matrices: Mapping[str, tuple[int, ...]]) -> Matrix:
-    """Describe the matrix that serves as expression; an error tells of the others."""
+    """Describe the matrix that serves as expression; an error names the others."""
     try:
         return stored_matrix(tree, node)
     except DataError as problem:
@@ -289,7 +283,7 @@ def _matrix_shape(node: Any) -> tuple[int, ...] | None:
 
 
 def _raw_gene_ids(tree: Tree, left_out: list[str]) -> Callable[[str], list[str]] | None:
-    raw = _members(tree, "raw", [])  # a word about it is among the matrices'
+    raw = _members(tree, "raw", [])  # `_matrices` reports what is wrong with it
     if "var" not in raw:
         return None
     read = usable("raw", ["var"], lambda key: gene_id_reader(tree, raw[key], "raw/var"), left_out)

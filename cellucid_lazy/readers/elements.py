@@ -27,13 +27,13 @@ _LAYOUTS: dict[str, Literal["csr", "csc"]] = {
     "csc": "csc",
 }
 
-# Bytes of a row at least, as narrow types are widened later; and bytes of a short text.
+# Smallest size that a row counts with, as narrow types are widened later; and that of a text.
 _MIN_ROW_BYTES = 8
 _TEXT_BYTES = 64
 
 
 def is_array(node: Any) -> bool:
-    """Tell whether a node is an array, not a group."""
+    """Return whether a node is an array, not a group."""
     return hasattr(node, "shape")
 
 
@@ -58,7 +58,7 @@ def location(tree: Tree, node: Any) -> str:
 
 
 def check_numeric(dtype: np.dtype[Any], name: str) -> None:
-    """Raise DataError for text, complex numbers, dates and structures; `name` says where."""
+    """Refuse all but real numbers with a DataError, whose message begins with `name`."""
     if dtype.kind not in "biuf":
         held = "text" if dtype.kind == "O" else dtype
         raise DataError(f"{name}: holds {held}, but real numbers are needed")

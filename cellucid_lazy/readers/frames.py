@@ -32,7 +32,7 @@ _MOST_ROWS = 2**32 - 1
 
 
 def frame_keys(frame: Any) -> tuple[str, ...]:
-    """Return the columns of a stored dataframe, in order; all there are where no order is noted."""
+    """Return the columns of a stored dataframe, in order; all members where no order is stored."""
     try:
         keys = attribute(frame, "column-order")
     except (ValueError, TypeError, OSError):  # what the attribute holds cannot be read
@@ -64,7 +64,7 @@ def frame_length(tree: Tree, frame: Any) -> int:
 
 
 def _index_key(frame: Any) -> str:
-    """Return the column that holds the row names; tools that note no key call it so."""
+    """Return the key of the row names; where none is stored, it is one that tools use."""
     key = attribute(frame, "_index")
     if isinstance(key, str):
         return key
@@ -89,7 +89,7 @@ def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
             key,
             "category",
             partial(lazy_array, _reader(tree, codes, n_cells)),
-            read_labels=_labels(tree, categories),
+            read_labels=_labels(tree, frame, categories),
             max_categories=int(
                 (categories if is_array(categories) else categories["values"]).shape[0]
             ),
@@ -130,7 +130,7 @@ def _reader(tree: Tree, node: Any, n_cells: int) -> ArrayReader:
 
 
 def _mask(tree: Tree, mask: ArrayReader, node: Any) -> ArrayReader:
-    """Refuse a mask that does not hold booleans: text would be true, whatever it says."""
+    """Refuse a mask that does not hold booleans: any text would count as true."""
     if mask.dtype.kind != "b":
         held = "text" if mask.dtype.kind == "O" else mask.dtype
         raise DataError(f"{location(tree, node)}: its mask holds {held}, but needs booleans")
@@ -148,7 +148,7 @@ def _masked(values: ArrayReader, mask: ArrayReader, sizes: BlockSizes) -> da.Arr
 
 def _missing_label(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
     labels = values.astype(object)
-    labels[mask.astype(bool)] = None
+    labels[mask] = None
     return labels
 
 
@@ -163,7 +163,7 @@ def index_array(tree: Tree, frame: Any) -> Callable[[BlockSizes], da.Array]:
     categorical = _categorical_parts(frame, node)
     if categorical is not None:
         codes, categories = categorical
-        return partial(_names_by_code, tree.reader(codes), _labels(tree, categories))
+        return partial(_names_by_code, tree.reader(codes), _labels(tree, frame, categories))
     return partial(_names, tree.reader(node if is_array(node) else node["values"]))
 
 
@@ -218,23 +218,18 @@ def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]
     index, keys = _index_key(var), frame_keys(var)
     columns: dict[str, ReadLabels] = {}
     for key in (index, *keys):
-        # An odd or damaged column of var matters only to those who ask for it.
+        # A column of var that cannot be read is an error only when it is asked for.
         with suppress(Exception):
-            columns[key] = _column_labels(tree, var, key)
+            columns[key] = _labels(tree, var, var[key])
     return partial(_read_gene_ids, columns, index, keys, f"{tree.path}: {name}")
 
 
-def _column_labels(tree: Tree, frame: Any, key: str) -> ReadLabels:
-    node = frame[key]
+def _labels(tree: Tree, frame: Any, node: Any) -> ReadLabels:
+    """Prepare to read a column, or the categories of one, as Python objects."""
     categorical = _categorical_parts(frame, node)
-    if categorical is None:
-        return _labels(tree, node)
-    codes, categories = categorical
-    return partial(_read_by_code, tree.reader(codes), _labels(tree, categories))
-
-
-def _labels(tree: Tree, node: Any) -> ReadLabels:
-    """Prepare to read an array, or a group of values and a mask, as Python objects."""
+    if categorical is not None:
+        codes, categories = categorical
+        return partial(_read_by_code, tree.reader(codes), _labels(tree, frame, categories))
     if is_array(node):
         return partial(_read_labels, tree.reader(node), None)
     mask = _mask(tree, tree.reader(node["mask"]), node)

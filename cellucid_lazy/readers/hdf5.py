@@ -57,7 +57,7 @@ class Hdf5:
     name = "h5ad"
 
     def sniff(self, path: str) -> bool:
-        """Tell whether a path is an HDF5 file."""
+        """Return whether a path is an HDF5 file."""
         return Path(path).is_file() and bool(h5py.is_hdf5(path))
 
     @contextmanager
@@ -298,7 +298,7 @@ def _filter_codes(dataset: h5py.Dataset) -> tuple[int, ...]:
 
 
 def checksum_of(dataset: h5py.Dataset) -> str:
-    """Name the filter of a dataset that notices damage, or ""."""
+    """Name the filter of a dataset that has a checksum, or ""."""
     names = {_DEFLATE: "gzip", _FLETCHER32: "fletcher32"}
     return next((names[code] for code in _filter_codes(dataset) if code in names), "")
 

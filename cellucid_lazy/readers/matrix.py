@@ -27,7 +27,7 @@ _MEMORY_GENES = 16
 
 
 def check_fits(n_bytes: int, name: str, what: str) -> None:
-    """Refuse what has to be read at once, if it takes more than the memory budget.
+    """Refuse what is read as a whole and takes more than the memory budget.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def check_fits(n_bytes: int, name: str, what: str) -> None:
     Raises
     ------
     DataError
-        Names all of it.
+        When it takes more than the budget.
     """
     if n_bytes > _ALWAYS_FITS and n_bytes > memory_budget():
         raise DataError(
@@ -58,7 +58,7 @@ def cut(length: int, step: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class MemoryArray:
-    """An array in memory. Its values travel with the graph: there is no file to read from.
+    """An array in memory. Its values are part of the graph: there is no file to read from.
 
     Attributes
     ----------
@@ -327,7 +327,7 @@ class SparseMatrix:
         """Find the positions of indices that are among the genes."""
         wanted = np.zeros(self.shape[1], dtype=np.bool_)
         wanted[genes] = True
-        # A stretch at a time: NumPy widens the indices to look them up.
+        # In parts, since NumPy converts the indices to a wider type.
         found = [
             start + np.flatnonzero(wanted.take(indices[start:stop]))
             for start, stop in cut(len(indices), _CACHED_INDICES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ _GZIP = b"\x1f\x8b"
 _COMPRESSED = "is compressed with gzip; decompress it first (gunzip)"
 _R = "is an R file; convert it to h5ad first, such as with zellkonverter"
 
-# How a file begins, and what that says.
+# How a file begins, and what it is then.
 _BEGINNINGS = (
     (_GZIP, _COMPRESSED),
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file; fetch it (git lfs pull)"),
@@ -25,14 +24,12 @@ _BEGINNINGS = (
     (b"<!DOCTYPE", "is a web page, not the file; download it again"),
     (b"<html", "is a web page, not the file; download it again"),
 )
-
-
-# Enough of a file to tell what it is, also when it is compressed.
+# Enough to recognise a file, also when it is compressed.
 _BEGIN_BYTES = 4096
 
 
 def describe_file(path: str) -> str:
-    """Say what a file is that no storage knows, and what to do."""
+    """Describe a file that no storage opens, and what to do with it; "" if nothing is known."""
     file = Path(path)
     if not file.is_file():
         return ""
@@ -51,11 +48,11 @@ def _describe_bytes(begin: bytes) -> str:
         with suppress(zlib.error):
             inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(begin, _BEGIN_BYTES)
             return _describe_bytes(inner) or _COMPRESSED
-    return next((said for start, said in _BEGINNINGS if begin.startswith(start)), "")
+    return next((text for start, text in _BEGINNINGS if begin.startswith(start)), "")
 
 
 def describe_no_store(path: str) -> str:
-    """Say what a zip file or folder is that holds no zarr store, and what to do."""
+    """Describe a zip file or folder that holds no zarr store, and what to do with it."""
     if Path(path).is_file():
         return "is an archive that holds no zarr store; unpack it, and give what is in it"
     if any((Path(path) / name).exists() for name in (".zarray", "zarr.json")):
@@ -67,14 +64,14 @@ def describe_no_store(path: str) -> str:
 
 
 def describe_tree(root: Any) -> str:
-    """Say what an HDF5 file or zarr store is that holds no AnnData, and what to do."""
+    """Describe an HDF5 file or zarr store without an AnnData; "" if nothing is known."""
     checks: tuple[tuple[str, Callable[[Any], bool]], ...] = (
         ("is a SpatialData store without tables; a table is what can be shown", _is_spatial),
         ("is a matrix of 10x Genomics; read it with scanpy.read_10x_h5 and write an h5ad", _is_10x),
         ("is a loom file; read it with anndata.io.read_loom and write an h5ad", _is_loom),
         ("is an h5Seurat file; convert it with SeuratDisk (Convert) to h5ad", _is_seurat),
     )
-    return next((said for said, check in checks if check(root)), "")
+    return next((text for text, check in checks if check(root)), "")
 
 
 def _is_10x(root: Any) -> bool:
@@ -93,12 +90,3 @@ def _is_seurat(root: Any) -> bool:
 
 def _is_spatial(root: Any) -> bool:
     return "spatialdata_attrs" in root.attrs
-
-
-def folder_in_zip(path: str) -> str | None:
-    """Return the one folder at the top of a zip file, or None: the store may be one level down."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        tops = {name.partition("/")[0] for name in archive.namelist()}
-    return tops.pop() if len(tops) == 1 else None

@@ -114,7 +114,7 @@ def open_old_layout(
 
 
 def _is_lazy(adata: AnnData) -> bool:
-    """Tell whether an AnnData comes from ``anndata.experimental.read_lazy``."""
+    """Return whether an AnnData comes from ``anndata.experimental.read_lazy``."""
     return not isinstance(adata.obs, pd.DataFrame)
 
 
@@ -155,7 +155,7 @@ def _load_frame(frame: Any) -> pd.DataFrame:
     # anndata would drop categories of the whole dataset that no cell has.
     with anndata.settings.override(remove_unused_categories=False):
         loaded: pd.DataFrame = frame.to_memory()
-    # The order of the columns is that of the dataset below.
+    # In the order of the stored columns.
     return loaded[[key for key in frame.ds.data_vars if key in loaded]]
 
 
@@ -279,7 +279,7 @@ def _matrices(adata: AnnData, left_out: list[str]) -> dict[str, tuple[int, ...]]
     layers = {f"layers/{key}": adata.layers[key] for key in adata.layers if key is not None}
     every = {"X": adata.X, **layers}
     if adata.raw is not None:
-        # A backed AnnData looks for raw in its file, and may find none.
+        # A backed AnnData reads raw from its file, where it may be missing.
         every |= usable("matrix", ["raw/X"], lambda _: adata.raw.X, left_out)
     return {key: tuple(one.shape) for key, one in every.items() if one is not None}
 

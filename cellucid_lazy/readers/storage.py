@@ -1,4 +1,4 @@
-"""What a storage of AnnData is: it recognises a path, opens it, and makes readers for arrays.
+"""The protocol of a storage of AnnData: it recognises a path, and opens it as a tree of arrays.
 
 Everything about AnnData's own encoding is shared by all storages: see `elements`, `frames` and
 `dataset`.
@@ -34,7 +34,7 @@ class Tree(NamedTuple):
     notes
         Sentences for users about parts that are elsewhere.
     checksum
-        Names what of an array's storage has a checksum, such as ``"gzip"``; "" for nothing. None
+        Names the filter of an array that has a checksum, such as ``"gzip"``; "" for none. None
         where that is unknown.
     """
 
@@ -55,12 +55,13 @@ class Storage(Protocol):
         """Name of the storage, such as ``"h5ad"``."""
 
     def sniff(self, path: str) -> bool:
-        """Tell whether a path, which exists, or a URL may be opened by this storage."""
+        """Return whether this storage may open a path, which exists, or a URL."""
 
     def open(
         self, path: str, storage_options: Mapping[str, Any] | None
     ) -> AbstractContextManager[Tree]:
         """Open a dataset to read metadata; DataError if it cannot be opened.
 
-        Readers outlive the context. They pickle, so they open what they read themselves.
+        Readers are used after the context has ended, in any process: they pickle, and open
+        what they read themselves.
         """

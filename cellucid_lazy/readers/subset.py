@@ -1,4 +1,4 @@
-"""Chosen cells and genes of a source, in the order chosen, as AnnData views have them."""
+"""A part of a source: chosen cells and genes, in the order chosen, as in a view of AnnData."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
     if n_cells == 0:
         raise DataError(f"{source.name}: the view has 0 cells; there is nothing to show")
     graph, problem = _graph_subset(source.connectivities, source.n_cells, cells)
+    whole = source.expression
     return replace(
         source,
         n_cells=n_cells,
@@ -53,7 +54,10 @@ def subset(source: Source, cell_index: Any, gene_index: Any, *, drop_unused: boo
             )
             for key, array in source.obsm.items()
         },
-        expression=_matrix_subset(source.expression, cells, genes),
+        expression=whole
+        and ExpressionMatrix(
+            whole.matrix, _chosen_of(whole.cells, cells), _chosen_of(whole.genes, genes)
+        ),
         connectivities=graph,
         left_out=(*source.left_out, *problem),
         cell_names=partial(_take, source.cell_names, cells),
@@ -91,18 +95,6 @@ def _column_subset(
     )
 
 
-def _matrix_subset(
-    whole: ExpressionMatrix | None,
-    cells: NDArray[np.intp] | None,
-    genes: NDArray[np.intp] | None,
-) -> ExpressionMatrix | None:
-    if whole is None:
-        return None
-    return ExpressionMatrix(
-        whole.matrix, _chosen_of(whole.cells, cells), _chosen_of(whole.genes, genes)
-    )
-
-
 def _chosen_of(
     positions: NDArray[np.intp] | None, chosen: NDArray[np.intp] | None
 ) -> NDArray[np.intp] | None:
@@ -115,7 +107,7 @@ def _chosen_of(
 def _graph_subset(
     graph: NeighbourGraph | None, n_cells: int, cells: NDArray[np.intp] | None
 ) -> tuple[NeighbourGraph | None, list[str]]:
-    """Restrict a neighbour graph; why it is left out, if it is."""
+    """Restrict a neighbour graph; with a sentence where it is left out."""
     if graph is None or cells is None:
         return graph, []
     if len(np.unique(cells)) != len(cells):

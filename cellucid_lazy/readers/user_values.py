@@ -129,7 +129,7 @@ def check_cells(source: Source, name: str, shape: tuple[float, ...], found: Any 
     Raises
     ------
     DataError
-        Begins with `name`, and says what does not fit.
+        Begins with `name`, and gives what does not fit.
     """
     if shape[:1] != (source.n_cells,):
         raise DataError(f"{name} has shape {shape}, but there are {source.n_cells:,} cells")
@@ -250,5 +250,5 @@ def as_dask(values: Any) -> da.Array:
 
 
 def as_built(array: Any) -> Callable[..., da.Array]:
-    """Return what builds an array that is there already."""
+    """Return a function that builds an array that exists already."""
     return partial(build_as_is, as_dask(array))

@@ -20,7 +20,7 @@ class Zarr:
     name = "zarr"
 
     def sniff(self, path: str) -> bool:
-        """Tell whether a path is a URL, a zip file, or a folder with files of a store."""
+        """Return whether a path is a URL, a zip file, or a folder with files of a store."""
         if "://" in path:
             return True
         local = Path(path)
@@ -41,7 +41,7 @@ class Zarr:
         try:
             root, modified = store.open_root(url, options)
             describe = partial(ZarrArray.describe, url=url, options=options, modified=modified)
-            # Without consolidated metadata, describing an AnnData goes on asking the store.
+            # Without consolidated metadata, the store is still read while it is described.
             yield Tree(url, root, describe, keys=store.member_names, checksum=codecs.checksum_of)
         except CellucidLazyError:
             raise

@@ -5,7 +5,6 @@ zarr's codecs inflate whatever there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from math import prod
 from typing import Any
@@ -24,15 +23,10 @@ _SPARE = 2**16
 
 
 def checksum_of(array: Any) -> str:
-    """Name the codec of an array that notices damage, or ""."""
+    """Name the codec of an array that has a checksum, or ""."""
     metadata = array.metadata
-    if metadata.zarr_format == 2:
-        codecs = [metadata.compressor, *(metadata.filters or ())]
-    else:
-        codecs = list(metadata.codecs)
-        for codec in codecs:
-            codecs += getattr(codec, "codecs", ())  # of shards
-    for codec in codecs:
+    is_v2 = metadata.zarr_format == 2
+    for codec in [metadata.compressor, *(metadata.filters or ())] if is_v2 else _codecs(metadata):
         name = _name(codec)
         if name in _CHECKSUMS or (name == "zstd" and getattr(codec, "checksum", False)):
             return name
@@ -64,15 +58,20 @@ def bound_codecs(array: Any) -> None:
             codec.decode = partial(_decode, codec.decode, name, most)
 
 
-def _decoders(metadata: Any) -> Iterator[Any]:
-    """Yield the codecs that decompress, of both versions of zarr."""
-    if metadata.zarr_format == 2:
-        yield metadata.compressor
-        return
+def _codecs(metadata: Any) -> list[Any]:
+    """List the codecs of an array of version 3, and those within its shards."""
     codecs = list(metadata.codecs)
     for codec in codecs:
-        codecs += getattr(codec, "codecs", ())  # of shards
-        yield from (getattr(codec, name) for name in _DECODERS if hasattr(codec, name))
+        codecs += getattr(codec, "codecs", ())
+    return codecs
+
+
+def _decoders(metadata: Any) -> list[Any]:
+    """List the codecs that decompress, of both versions of zarr."""
+    if metadata.zarr_format == 2:
+        return [metadata.compressor]
+    every = _codecs(metadata)
+    return [getattr(one, name) for one in every for name in _DECODERS if hasattr(one, name)]
 
 
 def _inflate(window: int, most: int, data: Any, out: Any = None) -> bytes:

@@ -1,9 +1,10 @@
-"""Opening zarr stores: options that stay secret, and errors that say what to do."""
+"""Open zarr stores, with options that may hold secrets; and the errors of opening."""
 
 from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -15,7 +16,7 @@ import zarr
 from zarr.core.sync import sync
 
 from cellucid_lazy.errors import CellucidLazyError, DataError, MissingFileError, OptionError
-from cellucid_lazy.readers.mistaken import describe_no_store, folder_in_zip
+from cellucid_lazy.readers.mistaken import describe_no_store
 
 # The root file of version 3, of version 2 with consolidated metadata, and of version 2 without.
 _ROOT_FILES = ("zarr.json", ".zmetadata", ".zgroup")
@@ -66,7 +67,7 @@ class StorageOptions:
         return repr(_without_secrets(self.values))
 
     def scrub(self, text: str) -> str:
-        """Bring a message into one line that shows no secret."""
+        """Return a message in one line, without secrets."""
         # The longest first: one secret may hold another.
         for secret in sorted(_secrets(self.values), key=len, reverse=True):
             text = text.replace(secret, "***")
@@ -157,7 +158,7 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     Returns
     -------
     tuple
-        The group of zarr, and when a remote store was written, if the server says so.
+        The group of zarr, and when a remote store was written, if the server reports it.
 
     Raises
     ------
@@ -166,8 +167,8 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     """
     file, modified = _probe(url, options) if "://" in url else (None, "")
     zarr_format: Literal[2, 3] | None = None if file is None else 3 if file == "zarr.json" else 2
-    # A store that was zipped from outside lies in the archive's one folder.
-    inner = folder_in_zip(url) if url.endswith(".zip") else None
+    # Whoever zips the folder of a store has it one level down in the archive.
+    inner = _folder_in_zip(url) if url.endswith(".zip") else None
     open_group = partial(zarr.open_group, mode="r", zarr_format=zarr_format, path=inner)
     consolidated = False if file == ".zgroup" else None
     try:
@@ -175,9 +176,18 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     except Exception:
         # uns may hold anything: consolidated metadata with a type that is unknown to this zarr must
         # not keep the rest from being read.
-        with suppress(Exception):  # the first error says more
+        with suppress(Exception):  # the first error is more specific
             return open_group(key_value_store(url, options), use_consolidated=False), modified
         raise
+
+
+def _folder_in_zip(path: str) -> str | None:
+    """Return the one folder at the top of a zip file, or None."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+    return tops.pop() if len(tops) == 1 else None
 
 
 def member_names(group: zarr.Group) -> list[str]:
@@ -194,7 +204,7 @@ async def _listed(group: zarr.Group) -> list[str]:
 
 
 def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
-    """Find the file that tells the format of a remote store, and when it was written.
+    """Find the root file of a remote store, whose name gives the format, and when it was written.
 
     One request after the other: zarr sends all at a time, so when one fails the others go on, and
     Python complains about them when it exits.
@@ -218,14 +228,14 @@ def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
 
 
 def _last_modified(files: Any, name: str) -> str:
-    with suppress(Exception):  # servers need not tell, and fail in many ways
+    with suppress(Exception):  # not all servers report it, and errors differ
         info = sync(files._info(name))
         return repr([(key, str(info[key])) for key in _MODIFIED if key in info])
     return ""
 
 
 def user_error(url: str, options: StorageOptions, problem: Exception) -> CellucidLazyError:
-    """Make the error that says in one line why a store could not be opened, and what to do."""
+    """Make the error for a store that could not be opened: why, and what to do, in one line."""
     reason = options.scrub(f"{type(problem).__name__}: {problem}")[:300]
     if "://" not in url:
         if isinstance(problem, (FileNotFoundError, zarr.errors.ContainsArrayError)):
