@@ -24,21 +24,21 @@ def embedding(
 ) -> Axes:
     """Draw the cells of an embedding, as `Options.embeddings` chooses it.
 
-    The cells are read in blocks, once, after the bounds of the embedding; what is held is the
-    canvas and some blocks, never all cells.
+    Positions are read twice, for their bounds and to draw them, and colours once. Memory holds an
+    image and some blocks of cells, never all cells.
 
     Parameters
     ----------
     catalogue
         What `outputs` returns.
     color
-        An obs column or a gene; of two with one name the column. ``"obs/<key>"`` and
-        ``"var/<gene>"`` are exact, and so is any name of values or codes in the catalogue. None
-        shows how many cells there are.
+        An obs column or a gene; the column if both have this name. ``"obs/<key>"``,
+        ``"var/<gene>"`` and names of values or codes in the catalogue are exact. None shows how
+        many cells there are.
     dim
-        2; or 3 for the 3-D embedding as seen from matplotlib's usual point of view.
+        2, or 3 for the 3-D embedding from matplotlib's usual point of view.
     ax
-        Where to draw. Default: new axes of pyplot.
+        Axes to draw on. Default: new ones of pyplot.
     progress
         Show progress on standard error; None for on a terminal and in a notebook only.
 
@@ -51,13 +51,13 @@ def embedding(
     Raises
     ------
     MissingKeyError
-        For a colour that is not on offer.
+        If `color` names no column and no gene.
     OptionError
-        For another `dim`, or an output that is neither values nor codes.
+        If `dim` is not 2 or 3, or `color` names another kind of output.
     DataError
-        When there is no embedding of this dimension, or the data cannot be read.
+        If there is no embedding of this dimension, or the data cannot be read.
     MissingPackageError
-        When datashader or matplotlib is not installed.
+        If matplotlib or colorcet is not installed.
 
     Notes
     -----
@@ -65,11 +65,11 @@ def embedding(
     values are averaged. Cells without a category or a finite value are gray, and below the others.
     """
     try:
-        # Deferred: an extra, which takes seconds to import.
+        # Deferred: matplotlib belongs to an extra and takes long to import.
         from cellucid_lazy.plot.picture import draw
     except ImportError as problem:
         raise MissingPackageError(
-            f"pictures need datashader and matplotlib ({problem}): pip install '.[plot]' in the "
+            f"pictures need matplotlib and colorcet ({problem}): pip install '.[plot]' in the "
             "clone of cellucid_lazy"
         ) from problem
     return draw(catalogue, color, dim, ax, progress)

@@ -1,7 +1,6 @@
-"""Cells on a grid of pixels: what each range of cells leaves there adds up.
+"""Count, average or choose the cells of each pixel, a range of cells at a time.
 
-A layer is an array, or a number, by name; a table says how two of a name are merged. So the canvas
-is all that is held of the cells that were drawn.
+Each range gives a canvas, and canvases are merged, so memory depends on pixels and not on cells.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import dask.array as da
-import datashader
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -19,11 +17,12 @@ from scipy import ndimage
 
 from cellucid_lazy.graph import map_row_ranges, merge_tree
 
+# A canvas: arrays (height, width), counts of labels and numbers, by name.
 Layers: TypeAlias = dict[str, Any]
 
 # Along the longer side: print at 200 dots per inch, and twice what a notebook shows.
 PIXELS = 1000
-# One canvas for each so many cells is held until it is merged with others.
+# Cells of one canvas; each canvas is held until it is merged with others.
 ROWS = 2**21
 MARGIN = 0.04
 
@@ -37,7 +36,7 @@ _MERGE: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "high": np.fmax,
 }
 _CODES = 2**16
-_EMPTY = -1.0
+_EMPTY = -1
 
 
 class View(NamedTuple):
@@ -58,7 +57,7 @@ class View(NamedTuple):
 
 
 def view_of(bounds: NDArray[Any]) -> View:
-    """Choose what is drawn: all cells and a margin, a unit of both axes as long.
+    """Choose the part that is drawn: all cells and a margin, with square pixels.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def view_of(bounds: NDArray[Any]) -> View:
     Returns
     -------
     View
-        Of `PIXELS` along the longer side.
+        With `PIXELS` along the longer side.
     """
     low, high = np.asarray(bounds, dtype=np.float64)
     margin = MARGIN * (float((high - low).max()) or 1.0)
@@ -81,7 +80,7 @@ def view_of(bounds: NDArray[Any]) -> View:
 def canvas_array(
     points: da.Array, values: da.Array | None, n_labels: int | None, view: View
 ) -> Any:
-    """Make the lazy canvas.
+    """Draw cells lazily, each range of them onto a canvas, and merge the canvases.
 
     Parameters
     ----------
@@ -92,15 +91,16 @@ def canvas_array(
     n_labels
         Number of labels that codes stand for, above which they are missing; None for numbers.
     view
-        What is drawn.
+        The part that is drawn.
 
     Returns
     -------
     dask.array.Array
-        0-d object array that holds `Layers`. ``"cells"``: how many there are in each pixel. Of
-        numbers ``"total"`` and ``"finite"``, their sum and how many are finite, ``"low"`` and
-        ``"high"``, their range. Of codes ``"top"``, the code of one cell of the pixel, see
-        `code_of`, and ``"counts"``, the number of cells of each label and at last of none.
+        0-d, of dtype object; its block is `Layers`. Without codes ``"cells"``, the number of cells
+        in each pixel. Of numbers also ``"total"`` and ``"finite"``, the sum and the number of
+        finite values in each pixel, and ``"low"`` and ``"high"``, the range of all. Of codes
+        ``"top"``, which has the code of one cell of each pixel, see `code_of`, and ``"counts"``,
+        the number of cells of each label, then of those without one.
     """
     arrays = [points]
     draw: Callable[..., Any] = partial(_draw_cells, view=view)
@@ -111,69 +111,63 @@ def canvas_array(
         arrays.append(da.arange(points.shape[0], chunks=(points.chunks[0],), dtype=np.int64))
         draw = partial(_draw_codes, view=view, n_labels=n_labels)
     ranges = map_row_ranges(draw, ROWS, arrays=arrays, shape=(1,), dtype=object, exclusive=True)
-    return merge_tree(ranges, _merge, _finish, shape=(), dtype=object)
+    return merge_tree(ranges, _merge, shape=(), dtype=object)
 
 
-def _draw_cells(points: NDArray[Any], view: View) -> NDArray[Any]:
-    return _boxed({"cells": _aggregate(points, None, datashader.count(), view).values}, (1,))
+def _draw_cells(points: NDArray[Any], view: View) -> Layers:
+    return {"cells": _count(_pixels(points, view), view)}
 
 
-def _draw_values(points: NDArray[Any], values: NDArray[Any], view: View) -> NDArray[Any]:
-    found = values.astype(np.float64)
-    found[~np.isfinite(found)] = np.nan
-    reduction = datashader.summary(
-        cells=datashader.count(), finite=datashader.count("value"), total=datashader.sum("value")
-    )
-    drawn = _aggregate(points, found, reduction, view)
-    layers: Layers = {key: np.nan_to_num(drawn[key].values) for key in ("cells", "finite", "total")}
-    layers["low"] = np.fmin.reduce(found, initial=np.nan)
-    layers["high"] = np.fmax.reduce(found, initial=np.nan)
-    return _boxed(layers, (1,))
+def _draw_values(points: NDArray[Any], values: NDArray[Any], view: View) -> Layers:
+    pixels = _pixels(points, view)
+    is_finite = np.isfinite(values)
+    finite = values[is_finite].astype(np.float64)
+    return {
+        "cells": _count(pixels, view),
+        "finite": _count(pixels[is_finite], view),
+        "total": _count(pixels[is_finite], view, weights=finite),
+        "low": np.fmin.reduce(finite, initial=np.nan),
+        "high": np.fmax.reduce(finite, initial=np.nan),
+    }
 
 
 def _draw_codes(
     points: NDArray[Any], codes: NDArray[Any], cells: NDArray[Any], view: View, n_labels: int
-) -> NDArray[Any]:
-    """Leave the code of the cell that is first in a random order, in each pixel.
+) -> Layers:
+    """Choose the cell of each pixel that comes first in a random order, those with a label first.
 
-    In one number below 2**53, so that float64 is exact: the place in the order, then the code + 1.
-    It is 0 of cells without a label.
+    The largest number in a pixel has the cell's place in that order, then its code + 1.
     """
-    places = (pd.util.hash_array(cells) >> np.uint64(27)).astype(np.float64)
     known = codes < n_labels
-    top = np.where(known, places * _CODES + codes + 1, 0.0)
-    drawn = _aggregate(points, top, datashader.max("value"), view)
+    places = (pd.util.hash_array(cells) >> np.uint64(27)).astype(np.int64)
+    numbers = np.where(known, places * _CODES + codes + 1, 0)
+    top = np.full(view.height * view.width + 1, _EMPTY)
+    np.maximum.at(top, _pixels(points, view), numbers)
     counts = np.bincount(np.where(known, codes, n_labels), minlength=n_labels + 1)
-    return _boxed({"top": np.nan_to_num(drawn.values, nan=_EMPTY), "counts": counts}, (1,))
+    return {"top": top[:-1].reshape(view.height, view.width), "counts": counts}
 
 
-def _aggregate(
-    points: NDArray[Any], values: NDArray[Any] | None, reduction: Any, view: View
-) -> Any:
-    """Aggregate the values of cells in each pixel; cells without a position are left out."""
-    columns = {"x": points[:, 0], "y": points[:, 1]}
-    frame = pd.DataFrame(columns if values is None else {**columns, "value": values})
-    canvas = datashader.Canvas(view.width, view.height, view.x_range, view.y_range)
-    return canvas.points(frame, "x", "y", reduction)
+def _pixels(points: NDArray[Any], view: View) -> NDArray[np.intp]:
+    """Number the pixel of each cell, row after row; a cell without a position is after the last."""
+    (left, right), (bottom, top) = view.x_range, view.y_range
+    with np.errstate(invalid="ignore"):
+        columns = (points[:, 0] - np.float64(left)) * (view.width / (right - left))
+        rows = (points[:, 1] - np.float64(bottom)) * (view.height / (top - bottom))
+        pixels = rows.astype(np.intp) * view.width + columns.astype(np.intp)
+        pixels[~np.isfinite(rows + columns)] = view.height * view.width
+    return pixels
 
 
-def _join(boxes: list[NDArray[Any]]) -> Layers:
-    layers = [box.item() for box in boxes]
+def _count(
+    pixels: NDArray[np.intp], view: View, weights: NDArray[np.float64] | None = None
+) -> NDArray[Any]:
+    n_pixels = view.height * view.width
+    counts = np.bincount(pixels, weights, minlength=n_pixels + 1)
+    return counts[:n_pixels].reshape(view.height, view.width)
+
+
+def _merge(layers: list[Layers]) -> Layers:
     return {key: reduce(_MERGE[key], [one[key] for one in layers]) for key in layers[0]}
-
-
-def _merge(boxes: list[NDArray[Any]]) -> NDArray[Any]:
-    return _boxed(_join(boxes), (1,))
-
-
-def _finish(boxes: list[NDArray[Any]]) -> NDArray[Any]:
-    return _boxed(_join(boxes), ())
-
-
-def _boxed(layers: Layers, shape: tuple[int, ...]) -> NDArray[Any]:
-    box = np.empty(shape, dtype=object)
-    box[...] = [layers] if shape else layers
-    return box
 
 
 def code_of(top: NDArray[Any]) -> NDArray[np.int64]:
@@ -182,12 +176,12 @@ def code_of(top: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def dot_radius(n_cells: int) -> int:
-    """Choose the radius of a cell in pixels: many cells are small dots, a few are large."""
+    """Return the radius of the dots in pixels: smaller for more cells."""
     return int(np.clip(round(400 / np.sqrt(max(n_cells, 1))), 1, 12))
 
 
 def add_dots(layer: NDArray[Any], radius: int) -> NDArray[np.float64]:
-    """Add up a layer over the dots that cover each pixel."""
+    """Sum a layer over the dots that cover each pixel."""
     weights = _disk(radius).astype(np.float64)
     added: NDArray[np.float64] = ndimage.convolve(
         layer.astype(np.float64), weights, mode="constant"
@@ -196,19 +190,19 @@ def add_dots(layer: NDArray[Any], radius: int) -> NDArray[np.float64]:
 
 
 def topmost(levels: NDArray[Any], radius: int) -> NDArray[np.int64]:
-    """Find the dot on top at each pixel: of the highest level, and of these in a random order.
+    """Find the topmost dot at each pixel: one of the highest level, chosen at random.
 
     Parameters
     ----------
     levels
-        What is at each pixel, (height, width); 0 for nothing.
+        Level of the dot at each pixel, (height, width); 0 for no dot.
     radius
-        Of the dots, in pixels.
+        Radius of the dots in pixels.
 
     Returns
     -------
     numpy.ndarray
-        int64 (height, width): the flat position of the dot's pixel; -1 where there is none.
+        int64 (height, width): flat position of the pixel whose dot is topmost; -1 for no dot.
     """
     order = np.random.default_rng(0).permutation(levels.size)
     ranks = np.where(levels > 0, levels * levels.size + order.reshape(levels.shape), -1)

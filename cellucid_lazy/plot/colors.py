@@ -1,4 +1,4 @@
-"""What cells are coloured by: an output of the catalogue, and the colours of its labels."""
+"""Find the output that colours cells, and choose colours for its labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cellucid_lazy.kinds.genes import raw_hint
 from cellucid_lazy.names import Name
 
 MISSING = "#d3d3d3"
-# Distinct colours, of which the first are those of most plots; without those that are hard to tell
-# from paper, or from missing cells.
+# Distinct colours, beginning with matplotlib's ten; without those that are hard to tell from white
+# paper or from missing cells.
 PALETTE = tuple(
     (red, green, blue)
     for red, green, blue in colorcet.glasbey_category10
@@ -28,28 +28,28 @@ PALETTE = tuple(
 
 
 def find_output(catalogue: Catalogue, color: str) -> tuple[str, Output]:
-    """Look up what a colour names: an exact name, else an obs column, else a gene.
+    """Find the output that `color` names: an exact name, else an obs column, else a gene.
 
     Parameters
     ----------
     catalogue
-        Outputs on offer.
+        Outputs to choose from.
     color
-        As `plot.embedding` takes it.
+        As in `plot.embedding`.
 
     Returns
     -------
     tuple
-        What to call it, by its key, and its output. Values are not quantized.
+        Title of the picture, and the output, whose values are not quantized.
 
     Raises
     ------
     MissingKeyError
-        When there is none.
+        If there is none.
     DataError
-        When it was left out.
+        If the column was left out.
     OptionError
-        For an output of another kind.
+        If it is an output of another kind.
     """
     if not isinstance(color, str):
         raise OptionError(f"color={color!r}: give the name of an obs column or a gene, or None")
@@ -90,9 +90,9 @@ def _find_name(catalogue: Catalogue, color: str) -> Name:
 
 
 def label_colors(name: str, labels: Sequence[str], stored: Sequence[str] | None) -> list[Any]:
-    """Choose a colour for each label: those that are stored, where matplotlib knows them all.
+    """Return a colour for each label: the stored ones, or the palette if any of them is unknown.
 
-    Warns of those that it does not.
+    Warns of a colour that matplotlib does not know.
     """
     unknown = [color for color in stored or () if not is_color_like(color)]
     if unknown:

@@ -1,4 +1,4 @@
-"""The picture: cells as images on matplotlib's axes, and what explains their colours."""
+"""Draw cells as images on matplotlib's axes, with a legend or a colour bar."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _PROJECTION = np.array(
         [0.0, np.cos(_ABOVE)],
     ]
 )
-# Inches of the longer side of the axes, of the least width and height, and of a colour bar.
+# Inches: longer side of the axes, least width and height of a figure, width of a colour bar.
 _SIZE, _LEAST, _BAR = 4.8, (2.4, 3.6), 0.7
 _ROWS = 20  # of the legend
 _MOST_LABELS = 58
 _LONGEST_LABEL = 32
-# Length of the arrows that stand for axes, in points.
+# Length in points of the arrows that replace the axes.
 _ARROW = 28.0
 _SPELLED = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}
 
@@ -98,7 +98,6 @@ def draw(
 
 
 def _shown(dataset: Dataset, dim: int) -> Embedding:
-    """Look up the embedding that is drawn."""
     if dim not in (2, 3):
         raise OptionError(f"dim={dim!r}: 2 or 3 dimensions can be drawn")
     shown = dataset.shown.embeddings
@@ -114,7 +113,7 @@ def _shown(dataset: Dataset, dim: int) -> Embedding:
 
 
 def _points(dataset: Dataset, dim: int) -> da.Array:
-    """Make the lazy positions on the picture, (n_cells, 2)."""
+    """Return lazy positions in the plane of the picture, (n_cells, 2)."""
     points = whole_rows(dataset.for_call().embedding(f"{dim}d")[0])
     if dim == 2:
         return points
@@ -141,14 +140,14 @@ def _image(ax: Axes, view: View, pixels: NDArray[Any], **options: Any) -> Any:
 
 
 def _draw_counts(ax: Axes, view: View, layers: Layers, radius: int) -> None:
-    """Show how many cells there are, darker for more."""
+    """Show the number of cells in each pixel, darker for more."""
     cells = add_dots(layers["cells"], radius)
     norm = LogNorm(0.3, max(float(cells.max()), 2.0))
     _image(ax, view, np.ma.masked_less(cells, 0.5), cmap="Greys", norm=norm)
 
 
 def _draw_values(ax: Axes, view: View, layers: Layers, radius: int) -> None:
-    """Show the mean of the cells of a pixel, and a colour bar over the range of all values."""
+    """Show the mean value in each pixel, and a colour bar over the range of all values."""
     finite, total = layers["finite"], layers["total"]
     levels = np.where(finite > 0, 2, np.where(layers["cells"] > 0, 1, 0))
     top = topmost(levels, radius)
@@ -167,12 +166,12 @@ def _draw_values(ax: Axes, view: View, layers: Layers, radius: int) -> None:
 
 
 def _draw_labels(ax: Axes, view: View, layers: Layers, radius: int, output: Output) -> None:
-    """Show the label of a cell of each pixel, and a legend of the labels that cells have."""
+    """Show the label of one cell of each pixel, and a legend."""
     labels = output.labels or ()
     colors = label_colors(output.name, labels, output.colors)
     codes = code_of(layers["top"])
     top = topmost(np.minimum(codes, 0) + 2, radius)
-    # The last two are found by -2, no cell, and -1, a missing label.
+    # Codes -2, no cell, and -1, a missing label, index the last two rows.
     table = np.array([*map(to_rgba, colors), (0, 0, 0, 0), to_rgba(MISSING)])
     _image(ax, view, table[np.where(top < 0, -2, codes.ravel()[top])])
     entries = _entries(labels, colors, layers["counts"])
@@ -182,7 +181,7 @@ def _draw_labels(ax: Axes, view: View, layers: Layers, radius: int, output: Outp
 def _entries(
     labels: Sequence[str], colors: Sequence[Any], counts: NDArray[np.int64]
 ) -> list[tuple[str, Any]]:
-    """List the labels that cells have, the largest of many, with their colours."""
+    """Return the labels of the legend, those with the most cells, and their colours."""
     used = [code for code in range(len(labels)) if counts[code]]
     named = set(sorted(used, key=lambda code: -int(counts[code]))[:_MOST_LABELS])
     entries = [(labels[code], colors[code]) for code in used if code in named]
@@ -211,13 +210,13 @@ def _draw_legend(ax: Axes, entries: Sequence[tuple[str, Any]], **place: Any) -> 
 
 
 def _text(label: str) -> str:
-    """Make a text that is shown in a line, whatever is in it."""
+    """Make any text one short, printable line."""
     line = printable(" ".join(label.split()))
     return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
 
 
 def _draw_arrows(ax: Axes, shown: Embedding, dim: int) -> None:
-    """Replace the axes by small arrows in the corner, with their names."""
+    """Replace the axes by small, named arrows in the corner."""
     ax.set_axis_off()
     basis = _SPELLED.get(shown.basis, shown.basis)
     first = 1 if shown.columns is None else (shown.columns.start or 0) + 1

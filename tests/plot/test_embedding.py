@@ -215,7 +215,7 @@ def test_a_dimension_that_cannot_be_drawn_is_told():
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("cellucid_lazy.plot.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "datashader", None)
+    monkeypatch.setitem(sys.modules, "colorcet", None)
     with pytest.raises(cl.MissingPackageError, match=r"pip install '\.\[plot\]' in the clone"):
         cl.plot.embedding(cl.outputs(atlas()))
 
