@@ -150,16 +150,8 @@ def sum_duplicates(by_gene: sparse.csc_matrix[Any], /) -> sparse.csc_matrix[Any]
         # SciPy's sort is not stable: duplicates would be summed in another order, to another
         # float. Converting twice sorts stably, in about the same time.
         by_gene = by_gene.tocsr().tocsc()
-    if _has_duplicates(by_gene.indices, by_gene.indptr):
-        by_gene.sum_duplicates()
+    by_gene.sum_duplicates()
     return by_gene
-
-
-def _has_duplicates(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
-    same = indices[1:] == indices[:-1]
-    borders = indptr[1:-1]
-    same[borders[(borders > 0) & (borders < len(indices))] - 1] = False
-    return bool(same.any())
 
 
 def choose_cells(by_gene: sparse.csc_matrix[Any], cells: NDArray[np.intp], /) -> Any:
