@@ -21,14 +21,15 @@ from cellucid_lazy.kinds.dataset import Category, Dataset
 from cellucid_lazy.kinds.embeddings import warn
 from cellucid_lazy.source import ObsColumn
 from cellucid_lazy.transforms.categories import (
+    MOST_CATEGORIES,
     Labels,
     code_dtype,
     encode_codes,
     encode_labels,
     merge_labels,
+    unique_values,
     used_codes,
 )
-from cellucid_lazy.transforms.uniques import MOST_CATEGORIES, unique_values
 
 
 def category(dataset: Dataset, key: str) -> Category:

@@ -30,7 +30,7 @@ from cellucid_lazy.kinds.embeddings import Shown, choose_shown, is_umap_field, w
 from cellucid_lazy.names import Name
 from cellucid_lazy.options import Options
 from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes, ExpressionMatrix, ObsColumn, Source
-from cellucid_lazy.transforms.uniques import Uniques
+from cellucid_lazy.transforms.categories import Uniques
 
 # Outside a call, larger obsm arrays are read anew for a second pass.
 _TWO_PASSES_ABOVE = 256 * 2**20

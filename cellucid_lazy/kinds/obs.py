@@ -28,11 +28,10 @@ from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.kinds.kind import Row, constant_manifest, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
 from cellucid_lazy.options import Options
-from cellucid_lazy.transforms.categories import code_dtype
+from cellucid_lazy.transforms.categories import MOST_CATEGORIES, code_dtype
 from cellucid_lazy.transforms.centroids import centroids
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantization_range, quantize
-from cellucid_lazy.transforms.uniques import MOST_CATEGORIES
 from cellucid_lazy.transforms.values import to_float32
 
 prefix = "obs"

@@ -1,4 +1,4 @@
-"""Labels of a category, and its values as codes: small unsigned integers.
+"""Labels of a categorical column, and its values as codes: small unsigned integers.
 
 Law: ``labels[codes[i]] == str(value of cell i)`` for every cell with a value, and the missing code
 for every other, whatever the chunks.
@@ -17,9 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellucid_lazy.graph import map_indexed, merge_tree
-from cellucid_lazy.transforms.uniques import MOST_CATEGORIES
 
-# The format takes uint8, with 255 for missing, up to so many categories.
+# What codes can hold: uint16, with 65,535 kept for missing.
+MOST_CATEGORIES = 65_535
+# Most categories in uint8, with 255 kept for missing.
 _MOST_NARROW = 254
 
 
@@ -38,8 +39,77 @@ class Labels(NamedTuple):
     code_of: NDArray[np.int32] | None
 
 
+class Uniques(NamedTuple):
+    """Unique values of a column.
+
+    Attributes
+    ----------
+    values
+        Sorted by code point; empty if there are more than codes can hold.
+    n_unique
+        Number of unique values.
+    """
+
+    values: tuple[object, ...]
+    n_unique: int
+
+
+def unique_values(values: da.Array, /) -> da.Array:
+    """Find the unique values of a column, in bounded memory.
+
+    Beyond 65,535 unique values only their 64-bit hashes are kept, to count them.
+
+    Parameters
+    ----------
+    values
+        Text or booleans (n_cells,); None and NaN are missing.
+
+    Returns
+    -------
+    dask.array.Array
+        0-d object array that holds a `Uniques`.
+    """
+    found = map_indexed(_block_uniques, "i", values, "i", adjust_chunks={"i": 1}, dtype=object)
+    return merge_tree(found, _merge_uniques, _finish_uniques, shape=(), dtype=object)
+
+
+def _block_uniques(values: NDArray[Any]) -> set[object] | NDArray[np.uint64]:
+    unique = pd.unique(values)
+    return _bounded(set(unique[~pd.isna(unique)].tolist()))
+
+
+def _bounded(values: set[object]) -> set[object] | NDArray[np.uint64]:
+    return values if len(values) <= MOST_CATEGORIES else _hashes(values)
+
+
+def _hashes(values: set[object]) -> NDArray[np.uint64]:
+    texts = np.array([str(value) for value in values], dtype=object)
+    return np.unique(pd.util.hash_array(texts, categorize=False))
+
+
+def _merge_uniques(found: list[set[object] | NDArray[np.uint64]]) -> Any:
+    sets = [one for one in found if isinstance(one, set)]
+    if len(sets) == len(found):
+        return _bounded(set().union(*sets))
+    return np.unique(
+        np.concatenate([_hashes(one) if isinstance(one, set) else one for one in found])
+    )
+
+
+def _finish_uniques(found: list[set[object] | NDArray[np.uint64]]) -> NDArray[Any]:
+    merged = _merge_uniques(found)
+    values = sorted(merged, key=_order) if isinstance(merged, set) else []
+    box = np.empty((), dtype=object)
+    box[()] = Uniques(tuple(values), len(merged))
+    return box
+
+
+def _order(value: object) -> tuple[bool, str]:
+    return (isinstance(value, str), str(value))
+
+
 def merge_labels(categories: Sequence[object], /) -> Labels:
-    """Turn categories into text; those that are equal as text become one, at the first place."""
+    """Turn categories into text; those that are equal as text are merged into the first."""
     names: dict[str, int] = {}
     codes = [names.setdefault(str(one), len(names)) for one in categories]
     merged = len(names) < len(codes)
@@ -49,7 +119,7 @@ def merge_labels(categories: Sequence[object], /) -> Labels:
 def code_dtype(
     n_categories: int, /, *, requested: Literal["auto", "uint8", "uint16"] = "auto"
 ) -> np.dtype[Any]:
-    """Choose the type of the codes; its largest value means missing.
+    """Return the dtype of codes; its largest value means missing.
 
     Parameters
     ----------
@@ -66,7 +136,7 @@ def code_dtype(
     Raises
     ------
     ValueError
-        When the type cannot hold that many.
+        If the dtype cannot hold that many.
     """
     if n_categories > MOST_CATEGORIES:
         raise ValueError(f"{n_categories:,} categories, but codes hold {MOST_CATEGORIES:,}")
@@ -77,7 +147,7 @@ def code_dtype(
 
 
 def used_codes(codes: da.Array, /) -> da.Array:
-    """Find the codes that a cell has.
+    """Find the codes that at least one cell has.
 
     Parameters
     ----------
@@ -125,14 +195,14 @@ def encode_codes(
     code_of
         New code of each stored category, where they differ.
     field
-        What messages call the column.
+        Name of the column in error messages.
     error
-        What a code that has no category raises.
+        Error to raise for a code without a category.
 
     Returns
     -------
     dask.array.Array
-        ``dtype`` (n_cells,). A code that has no category raises an error when computed.
+        ``dtype`` (n_cells,). Computing it raises an error for a code without a category.
     """
     block = partial(
         _recode, n_categories=n_categories, dtype=dtype, code_of=code_of, field=field, error=error
@@ -169,7 +239,7 @@ def encode_labels(
     dtype: np.dtype[Any],
     code_of: NDArray[np.int32] | None = None,
 ) -> da.Array:
-    """Encode labels, block by block.
+    """Encode values as codes of their categories.
 
     Parameters
     ----------

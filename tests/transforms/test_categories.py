@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellucid_lazy.transforms import categories as cat
-from cellucid_lazy.transforms.uniques import unique_values
+from cellucid_lazy.transforms.categories import unique_values
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 
 # Texts that a careless encoder would merge, cut or take for missing.

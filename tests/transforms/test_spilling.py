@@ -11,7 +11,7 @@ from scipy import sparse
 
 from cellucid_lazy import graph
 from cellucid_lazy.graph import spillable
-from cellucid_lazy.transforms import categories, edges, embeddings, genes, quantize, uniques
+from cellucid_lazy.transforms import categories, edges, embeddings, genes, quantize
 from cellucid_lazy.transforms.centroids import centroids
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from tests.helpers import compute
@@ -89,7 +89,7 @@ BUILDS = {
         ),
     ],
     "text": lambda: [
-        uniques.unique_values(labels()),
+        categories.unique_values(labels()),
         categories.encode_labels(labels(), categories=("a", "b", "c"), dtype=np.dtype("u1")),
     ],
     "genes": lambda: [genes.gene_columns(neighbours(), [5, 3]), genes.gene_ranges(neighbours())],
