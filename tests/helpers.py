@@ -43,7 +43,7 @@ def with_sizes(catalogue: cl.Catalogue, sizes: BlockSizes = SMALL) -> cl.Catalog
 
 def small_grid(monkeypatch: Any, rows: int = 100) -> None:
     """Run sums over ranges of so few rows, for the duration of a test. It decides bytes."""
-    monkeypatch.setattr("cellucid_lazy.transforms.group_sums.GROUP_ROWS", rows)
+    monkeypatch.setattr("cellucid_lazy.transforms.groups.GROUP_ROWS", rows)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

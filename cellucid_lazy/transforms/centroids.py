@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.graph import map_indexed, map_row_ranges
-from cellucid_lazy.transforms.group_ranks import category_quantiles
-from cellucid_lazy.transforms.group_sums import (
+from cellucid_lazy.transforms.groups import (
     category_means,
+    category_quantiles,
     group_inlier_sums,
     inlier_sums,
     is_one_range,

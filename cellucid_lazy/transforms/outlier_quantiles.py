@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellucid_lazy.graph import map_indexed, map_row_ranges, rechunk
-from cellucid_lazy.transforms.group_ranks import rank_quantiles
-from cellucid_lazy.transforms.group_sums import is_one_range, measure_block, measure_groups
+from cellucid_lazy.transforms.groups import (
+    is_one_range,
+    measure_block,
+    measure_groups,
+    rank_quantiles,
+)
 
 
 def outlier_quantiles(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cellucid_lazy.transforms import group_ranks, group_sums
+from cellucid_lazy.transforms import groups as gr
 from cellucid_lazy.transforms.centroids import centroids
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from tests.helpers import compute, graph_bytes, raise_if_dask_computes
@@ -21,9 +21,9 @@ MIN_POINTS = 3
 @pytest.fixture(autouse=True)
 def small_grid(monkeypatch):
     """Many grid blocks and steps from few cells."""
-    monkeypatch.setattr(group_sums, "_STEP_VALUES", 8)
-    monkeypatch.setattr(group_sums, "group_rows", lambda n_columns: 8)
-    monkeypatch.setattr(group_ranks, "_STEP_CELLS", 6)
+    monkeypatch.setattr(gr, "_STEP_VALUES", 8)
+    monkeypatch.setattr(gr, "group_rows", lambda n_columns: 8)
+    monkeypatch.setattr(gr, "_STEP_CELLS", 6)
 
 
 def cells_of(values, codes, category):
@@ -110,7 +110,7 @@ def test_outliers_are_right_and_do_not_depend_on_chunks(data, rows):
 )
 def test_quantile_is_bit_for_bit_numpys(distances, k, quantile):
     codes = np.arange(len(distances)) % k
-    found = group_ranks.category_quantiles(distances, codes, n_categories=k, quantile=quantile)
+    found = gr.category_quantiles(distances, codes, n_categories=k, quantile=quantile)
     for category in range(k):
         members = distances[codes == category]
         expected = np.quantile(members, quantile) if members.size else np.nan
@@ -126,7 +126,7 @@ def noisy(n=3000, k=7, d=5):
 @pytest.mark.parametrize("n", [0, 1, 300])
 @pytest.mark.parametrize("function", [centroids, outlier_quantiles])
 def test_one_task_gives_the_bytes_of_many(monkeypatch, function, n):
-    monkeypatch.setattr(group_sums, "group_rows", lambda n_columns: 1000)
+    monkeypatch.setattr(gr, "group_rows", lambda n_columns: 1000)
     values, codes, k = noisy(n)
     values[5:9, 1] = np.nan
     one = function(da.from_array(values), da.from_array(codes), n_categories=k)
@@ -238,9 +238,9 @@ def test_what_is_refused():
 
 def test_the_grid_depends_on_the_width_alone(monkeypatch):
     monkeypatch.undo()
-    assert group_sums.group_rows(1) == group_sums.group_rows(16) == group_sums.GROUP_ROWS
-    assert group_sums.group_rows(32) == group_sums.GROUP_ROWS // 2
-    assert group_sums.group_rows(10**6) == 1024
+    assert gr.group_rows(1) == gr.group_rows(16) == gr.GROUP_ROWS
+    assert gr.group_rows(32) == gr.GROUP_ROWS // 2
+    assert gr.group_rows(10**6) == 1024
 
 
 def test_building_computes_nothing_and_names_are_deterministic():
@@ -262,7 +262,7 @@ def test_building_computes_nothing_and_names_are_deterministic():
 def test_limits_and_latent_blocks_are_computed_once(monkeypatch):
     values, codes, k = noisy(100)
     calls = {"quantiles": 0, "blocks": 0}
-    quantiles = group_ranks.category_quantiles
+    quantiles = gr.category_quantiles
 
     def counted_quantiles(*arrays, **options):
         calls["quantiles"] += 1
