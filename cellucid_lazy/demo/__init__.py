@@ -1,4 +1,4 @@
-"""A generated little atlas of blood cells, to try every output without a download."""
+"""A small, generated atlas of blood cells, to try every output without a download."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from cellucid_lazy.demo.cell_types import CELL_TYPES, draw_types
-from cellucid_lazy.demo.cells import draw_coordinates, draw_metadata, neighbour_graph
+from cellucid_lazy.demo.cells import (
+    CELL_TYPES,
+    draw_coordinates,
+    draw_metadata,
+    draw_types,
+    neighbour_graph,
+)
 from cellucid_lazy.demo.expression import draw_counts, gene_symbols, gene_table, log_normalize
 
 NEIGHBOURS = 15
@@ -20,9 +25,9 @@ def write_demo(path: Path, *, n_cells: int = 3000, n_genes: int = 2000, seed: in
     Parameters
     ----------
     path
-        The file to write; one that is there is replaced.
+        File to write; an existing one is replaced.
     n_cells
-        Number of cells, more than the neighbours of the graph.
+        Number of cells, at least 16: the neighbour graph links each to 15 others.
     n_genes
         Number of genes. The markers of the cell types come first, so a small number keeps them.
     seed

@@ -1,7 +1,8 @@
-"""What the generated atlas tells of its cells: metadata, coordinates, neighbours."""
+"""Cells of the generated atlas: types, coordinates, metadata and neighbours."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,28 +11,66 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from cellucid_lazy.demo.cell_types import CELL_TYPES
-
 LATENT_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class CellType:
+    """A cell type: its colour, its share of the cells, its centre in 3-D and its marker genes."""
+
+    name: str
+    color: str
+    share: float
+    center: tuple[float, float, float]
+    markers: tuple[str, ...]
+
+
+CELL_TYPES = (
+    CellType(
+        "CD4 T cells", "#3b75af", 0.30, (-6.0, 4.0, 0.5), ("CD3D", "CD3E", "IL7R", "CD4", "LTB")
+    ),
+    CellType(
+        "CD8 T cells", "#7fb3e0", 0.16, (-5.5, -1.0, 1.5), ("CD3D", "CD3E", "CD8A", "CD8B", "CCL5")
+    ),
+    CellType(
+        "NK cells", "#2f9e8f", 0.12, (-3.0, -5.5, 2.5), ("NKG7", "GNLY", "KLRD1", "PRF1", "CCL5")
+    ),
+    CellType(
+        "B cells", "#e08b31", 0.14, (7.0, 6.5, -2.0), ("MS4A1", "CD79A", "CD79B", "CD74", "HLA-DRA")
+    ),
+    CellType(
+        "CD14+ monocytes",
+        "#c23b3b",
+        0.18,
+        (6.5, -4.0, 0.0),
+        ("LYZ", "CD14", "S100A8", "S100A9", "HLA-DRB1"),
+    ),
+    CellType(
+        "FCGR3A+ monocytes", "#ef8a8a", 0.05, (9.0, -0.5, 1.0), ("FCGR3A", "MS4A7", "LYZ", "LST1")
+    ),
+    CellType(
+        "Dendritic cells",
+        "#8a5fb0",
+        0.04,
+        (3.0, -1.5, -1.5),
+        ("FCER1A", "CST3", "CLEC10A", "HLA-DRB1"),
+    ),
+    CellType("Megakaryocytes", "#8c6d46", 0.01, (0.5, 9.0, 3.0), ("PPBP", "PF4", "GP9", "ITGA2B")),
+)
+
+
+def draw_types(n_cells: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the type of each cell as a position in ``CELL_TYPES``; every type has cells."""
+    shares = np.array([cell_type.share for cell_type in CELL_TYPES])
+    types = rng.choice(len(CELL_TYPES), n_cells, p=shares / shares.sum())
+    types[: len(CELL_TYPES)] = np.arange(len(CELL_TYPES))
+    return rng.permutation(types)
 
 
 def draw_coordinates(
     types: NDArray[np.int64], rng: np.random.Generator
 ) -> dict[str, NDArray[np.float32]]:
-    """Return obsm: two embeddings, a velocity field and a latent space, all float32.
-
-    Parameters
-    ----------
-    types
-        Cell type of each cell, as its place in ``CELL_TYPES``.
-    rng
-        Where chance comes from.
-
-    Returns
-    -------
-    dict
-        Arrays (n_cells, n_dimensions), by key.
-    """
+    """Return obsm: two embeddings, a velocity field and a latent space, all float32."""
     centers = np.array([cell_type.center for cell_type in CELL_TYPES])
     along = rng.normal(0.0, 1.0, len(types))
     angle = rng.uniform(0.0, np.pi, len(CELL_TYPES))[types]
@@ -56,24 +95,7 @@ def draw_metadata(
     symbols: list[str],
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return obs: categories, text, floats with and without gaps, an integer and a bool.
-
-    Parameters
-    ----------
-    types
-        Cell type of each cell, as its place in ``CELL_TYPES``.
-    counts
-        Molecule counts, (n_cells, n_genes).
-    symbols
-        Gene symbols.
-    rng
-        Where chance comes from.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by barcode.
-    """
+    """Return obs: categories, text, floats with and without gaps, an integer and a bool."""
     n_cells = len(types)
     totals = np.asarray(counts.sum(axis=1)).ravel()
     is_mitochondrial = np.array([symbol.startswith("MT-") for symbol in symbols])
@@ -98,21 +120,7 @@ def draw_metadata(
 def neighbour_graph(
     points: NDArray[np.float32], n_neighbours: int
 ) -> sparse.csr_matrix[np.float32]:
-    """Link every cell to its nearest ones, and back.
-
-    Parameters
-    ----------
-    points
-        Coordinates, (n_cells, n_dimensions).
-    n_neighbours
-        Nearest cells to link, without the cell itself.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        Symmetric (n_cells, n_cells) float32 without a diagonal; weights fall with distance and
-        are the larger of the two directions.
-    """
+    """Return a symmetric graph of nearest neighbours; weights fall with distance."""
     n_cells = len(points)
     found = cKDTree(points).query(points, k=n_neighbours + 1)
     distances, nearest = np.asarray(found[0]), np.asarray(found[1])
@@ -137,12 +145,10 @@ def _clusters(types: NDArray[np.int64], rng: np.random.Generator) -> pd.Categori
 
 
 def _categories(codes: NDArray[np.int64], labels: list[str]) -> pd.Categorical[str]:
-    """Return a categorical column from places in a list of labels."""
     return pd.Categorical.from_codes(codes, pd.Index(labels))
 
 
 def _barcodes(n_cells: int) -> list[str]:
-    """Return distinct 16-letter cell barcodes."""
     letters = "ACGT"
     multiplier = 2_654_435_761  # odd, so distinct numbers stay distinct modulo 4**16
     codes = ((number * multiplier) % 4**16 for number in range(n_cells))

@@ -1,4 +1,4 @@
-"""Genes of the generated atlas, and how much of them is in each cell."""
+"""Genes of the generated atlas, and their expression in each cell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellucid_lazy.demo.cell_types import CELL_TYPES
+from cellucid_lazy.demo.cells import CELL_TYPES
 
 MITOCHONDRIAL = (
     *("MT-ND1", "MT-ND2", "MT-ND3", "MT-ND4", "MT-ND4L", "MT-ND5", "MT-ND6"),
@@ -21,18 +21,7 @@ READS_PER_CELL = 2_500.0
 
 
 def gene_symbols(n_genes: int) -> list[str]:
-    """Return distinct gene symbols: markers, genes of every cell, then further plausible names.
-
-    Parameters
-    ----------
-    n_genes
-        How many.
-
-    Returns
-    -------
-    list of str
-        Real symbols first.
-    """
+    """Return distinct gene symbols: markers, genes of every cell type, then plausible names."""
     symbols: dict[str, None] = {}
     for symbol in _endless_symbols():
         if len(symbols) == n_genes:
@@ -42,18 +31,7 @@ def gene_symbols(n_genes: int) -> list[str]:
 
 
 def gene_table(symbols: list[str]) -> pd.DataFrame:
-    """Return var: symbols as index, and a column of stable identifiers.
-
-    Parameters
-    ----------
-    symbols
-        Gene symbols.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by symbol.
-    """
+    """Return var: symbols as index, and a column of stable identifiers."""
     identifiers = [f"ENSG{100_000 + 97 * number:011d}" for number in range(len(symbols))]
     return pd.DataFrame({"gene_ids": identifiers}, index=pd.Index(symbols))
 
@@ -61,22 +39,7 @@ def gene_table(symbols: list[str]) -> pd.DataFrame:
 def draw_counts(
     types: NDArray[np.int64], symbols: list[str], rng: np.random.Generator
 ) -> sparse.csr_matrix[np.float32]:
-    """Return molecule counts, (n_cells, n_genes): Poisson around each type's profile and depth.
-
-    Parameters
-    ----------
-    types
-        Cell type of each cell, as its place in ``CELL_TYPES``.
-    symbols
-        Gene symbols.
-    rng
-        Where chance comes from.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        float32, (n_cells, n_genes).
-    """
+    """Return molecule counts, (n_cells, n_genes), Poisson around the profiles of cell types."""
     profiles = _type_profiles(symbols, rng)
     depth = READS_PER_CELL * rng.lognormal(0.0, 0.35, len(types))
     counts = rng.poisson(profiles[types] * depth[:, None]).astype(np.float32)
@@ -84,18 +47,7 @@ def draw_counts(
 
 
 def log_normalize(counts: sparse.csr_matrix[np.float32]) -> sparse.csr_matrix[np.float32]:
-    """Scale every cell to 10,000 molecules and take log(1 + x), as scanpy's defaults do.
-
-    Parameters
-    ----------
-    counts
-        Molecule counts, (n_cells, n_genes).
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        float32, (n_cells, n_genes), natural logarithms; a cell without counts stays empty.
-    """
+    """Scale every cell to 10,000 molecules and take log(1 + x), as scanpy's defaults do."""
     totals = np.asarray(counts.sum(axis=1)).ravel()
     scale = 1e4 / np.maximum(totals, 1.0)
     result = counts.copy()
@@ -122,7 +74,7 @@ def _endless_symbols() -> Iterator[str]:
 
 
 def _type_profiles(symbols: list[str], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return each type's share of molecules per gene, (n_types, n_genes), rows summing to one."""
+    """Return the share of each gene in a type's molecules, (n_types, n_genes)."""
     place = {symbol: number for number, symbol in enumerate(symbols)}
     popularity = rng.lognormal(0.0, 1.8, len(symbols))
     common = [number for symbol, number in place.items() if _is_everywhere(symbol)]

@@ -1,4 +1,4 @@
-"""Where to put the label of a category: the mean of its cells without outliers."""
+"""Centroids of categories in an embedding: the mean of their cells without outliers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,6 @@ def _find_centroids(
 def _trim(
     sums: NDArray[np.float64], inliers: NDArray[np.float64], *, min_points: int
 ) -> NDArray[np.float64]:
-    """Choose between the mean of all cells and that of the inliers."""
     sizes = sums[:, -1]
     is_trimmed = (sizes > min_points) & (inliers[:, -1] >= min_points)
     chosen = np.where(is_trimmed[:, np.newaxis], inliers, sums)

@@ -1,7 +1,7 @@
-"""Edges of a neighbour graph from blocks of rows of its matrix.
+"""Edges of a neighbour graph, from blocks of rows of its matrix.
 
-A shuffle: every block of rows becomes sorted, unique pairs of cells, cut into ranges of source
-cells; then the pairs of all blocks are merged for each range. The matrix is read once.
+A shuffle: each block of rows gives sorted, unique pairs of cells, cut into ranges of source cells;
+then the pairs of all blocks are merged for each range. The matrix is read once.
 
 A pair is one integer, ``source * 2**32 + destination``, so that sorting pairs sorts integers.
 """
@@ -86,7 +86,7 @@ def renumber_edges(
     n_cells: int,
     cell_of: da.Array | NDArray[np.integer[Any]] | None = None,
 ) -> da.Array:
-    """Number the cells of edges anew, and leave out the edges of cells that are gone.
+    """Renumber the cells of edges, and leave out the edges of cells without a new number.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def renumber_edges(
     n_cells
         Number of cells that the result refers to.
     cell_of
-        The new number of each cell, negative for one that is gone; its own number by default.
+        New number of each cell, negative to leave it out; its own number by default.
 
     Returns
     -------
     dask.array.Array
-        As :func:`edges` makes it.
+        Edges as :func:`edges` returns them.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def _cut_block(
 def _block_pairs(
     block: Any, start: int, row_to_cell: NDArray[Any] | None, n_cells: int
 ) -> NDArray[np.uint64]:
-    """Make the sorted pairs of a block of rows; what is stored twice is there twice."""
+    """Return the sorted pairs of a block of rows; entries stored twice give two pairs."""
     if block.dtype == np.float16:
         block = block.astype(np.float32)  # SciPy has no float16
     matrix = sparse.csr_array(block)
@@ -251,7 +251,7 @@ def _block_pairs(
 def _renumbered_pairs(
     block: Any, start: int, cell_of: NDArray[Any] | None, n_cells: int
 ) -> NDArray[np.uint64]:
-    """Make the sorted pairs of a block of edges."""
+    """Return the sorted pairs of a block of edges."""
     del start
     ends = np.asarray(block)
     n_numbered = n_cells if cell_of is None else len(cell_of)

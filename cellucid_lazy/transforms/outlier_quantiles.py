@@ -1,4 +1,4 @@
-"""How far each cell is from the mean of its category in latent space, as a quantile."""
+"""Ranks of cells by their distance to the mean of their category in latent space."""
 
 from __future__ import annotations
 
