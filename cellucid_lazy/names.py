@@ -1,4 +1,4 @@
-"""Names of outputs and of files: what an output is called, and the safe name of a key.
+"""Names of outputs and of their files.
 
 The viewer rebuilds every path from its key by `safe_name`, so that rule is part of the format.
 """
@@ -16,19 +16,23 @@ import numpy as np
 LONGEST_STEM = 220
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_WAY_OUT = (
+    "rename one: Options(rename={...}) (--rename), or leave one out with select (--select, "
+    "--exclude)"
+)
 
 
 class Name(NamedTuple):
-    """What an output is called: ``kind/key``, or ``kind/key/part``.
+    """Name of an output: ``kind/key``, or ``kind/key/part``.
 
     Attributes
     ----------
     kind
-        Prefix of its kind, such as ``"obs"``.
+        Kind of output, such as ``"obs"``.
     key
-        What is chosen: an obs column, a gene, a dimension.
+        Key of an obs column, a gene, a dimension or the like.
     part
-        Which of a key's outputs it is, such as ``"codes"``; empty where a key has one.
+        Which of the key's outputs, such as ``"codes"``; empty where it has one.
     """
 
     kind: str
@@ -63,25 +67,24 @@ def safe_name(key: str, /) -> str:
     return _UNSAFE.sub("_", key).strip("._") or "field"
 
 
-# By dtype, not by its name: NumPy makes a name anew each time, and there are many genes.
+# By dtype: NumPy computes the name of a dtype each time, and there are many genes.
 _EXTENSIONS = {np.dtype(np.float32): "f32", np.dtype(np.uint8): "u8", np.dtype(np.uint16): "u16"}
 
 
 def file_extension(dtype: np.dtype[Any], /) -> str:
-    """Return the extension of files that hold float32, uint8 or uint16."""
+    """Return the extension of a file of float32, uint8 or uint16."""
     return _EXTENSIONS[dtype]
 
 
 def values_dtype(bits: int | None, /) -> np.dtype[Any]:
-    """Return the type of continuous values: float32, or an unsigned integer of so many bits."""
+    """Return the dtype of continuous values: unsigned integers of `bits`, float32 for None."""
     return np.dtype(np.float32 if bits is None else f"uint{bits}")
 
 
 def name_problems(names: Iterable[Name]) -> Iterator[str]:
     """Find outputs that cannot be in one folder.
 
-    Yields a sentence for each kind of which two keys would share a file, or one has a file name
-    that is too long.
+    Yields a sentence for each kind in which two keys share a file, or a file name is too long.
     """
     owners: dict[tuple[str, str], str] = {}
     refused: set[str] = set()
@@ -107,19 +110,13 @@ def name_problems(names: Iterable[Name]) -> Iterator[str]:
 def names_by_case(names: Iterable[Name]) -> Iterator[tuple[str, str]]:
     """Find outputs whose files differ in case only; yields the names of two of them.
 
-    Many disks of macOS and Windows take them for one file.
+    To many disks of macOS and Windows they are one file.
     """
     owners: dict[tuple[str, str], Name] = {}
     for name in names:
         owner = owners.setdefault((name.kind, safe_name(name.key).lower()), name)
         if safe_name(owner.key) != safe_name(name.key):
             yield f"{owner.kind}/{owner.key}", f"{name.kind}/{name.key}"
-
-
-_WAY_OUT = (
-    "rename one: Options(rename={...}) (--rename), or leave one out with select (--select, "
-    "--exclude)"
-)
 
 
 # Attributes of codes in xarray; the first two are those of the CF conventions.
@@ -130,22 +127,22 @@ TRUE_LABELS = "true_labels"
 
 
 def are_codes(dtype: Any, attributes: Mapping[Any, Any]) -> bool:
-    """Tell whether values of xarray are codes, by the attribute ``flag_values``.
+    """Return whether the values of an xarray variable are codes, by its attribute ``flag_values``.
 
-    What is computed from codes keeps their attributes: bool, or whole numbers of another type than
-    their ``stored_dtype``, are none. Floats are, since missing values turn codes into floats.
+    xarray keeps attributes through arithmetic, so bool, and whole numbers of another dtype than
+    ``stored_dtype``, are no codes. Floats are, since missing values turn codes into floats.
 
     Parameters
     ----------
     dtype
-        Of the values.
+        Dtype of the values.
     attributes
-        Of the variable.
+        Attributes of the variable.
 
     Returns
     -------
     bool
-        Whether each value stands for a label, or a missing one.
+        Whether each value is the code of a label, or missing.
     """
     kind, stored = getattr(dtype, "kind", "O"), attributes.get(STORED_DTYPE, dtype)
     return FLAG_VALUES in attributes and (kind == "f" or (kind in "iu" and bool(dtype == stored)))

@@ -1,4 +1,4 @@
-"""What users computed, as columns, embeddings and vector fields of a dataset."""
+"""Adding what users computed to a dataset: columns, embeddings and vector fields."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, Embedding
 from cellucid_lazy.source import ObsColumn, ObsmArray
 
-Chosen = set[tuple[str, str]]
-
 
 def assigned(
     dataset: Dataset,
     obs: Mapping[str, ObsColumn],
     embeddings: Mapping[int | str, ObsmArray],
     vectors: Mapping[str, ObsmArray],
-) -> tuple[Dataset, Chosen]:
+) -> tuple[Dataset, set[tuple[str, str]]]:
     """Add columns, embeddings and vector fields to a dataset.
 
     Parameters
@@ -28,24 +26,24 @@ def assigned(
     obs
         Columns by key.
     embeddings
-        By dimension or by name; each takes the place of the one of as many columns.
+        By dimension or by name; each replaces the one with as many columns.
     vectors
         By the name of the field.
 
     Returns
     -------
     tuple
-        The dataset with them, and the kind and key of each of their outputs.
+        The new dataset, and the kind and key of each added output.
 
     Raises
     ------
     OptionError
-        When an embedding has another number of columns than 1 to 3, or than its dimension, or a
-        vector field one of which no embedding is shown.
+        When an embedding does not have 1 to 3 columns, or as many as its dimension, or no embedding
+        with as many columns as a vector field is shown.
     """
     shown = dict(dataset.options.chosen_embeddings or dataset.shown.as_options())
     obsm = dict(dataset.source.obsm)
-    keys: Chosen = {("obs", key) for key in obs}
+    keys = {("obs", key) for key in obs}
     for name, array in embeddings.items():
         dimension = _dimension(name, array)
         key = f"X_embedding_{dimension}" if _is_dimension(name) else str(name)

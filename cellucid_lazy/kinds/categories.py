@@ -1,7 +1,7 @@
 """Labels and codes of category columns.
 
 Labels of text columns, and used codes of columns whose unused categories are dropped, are read on
-first access, and kept for the source. A call reads those of all its columns in one computation.
+first access and kept for the source. A call reads those of all its columns in one computation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cellucid_lazy.transforms.categories import (
 
 
 def category(dataset: Dataset, key: str) -> Category:
-    """Find the labels of a category column, and make its lazy codes.
+    """Return the labels of a category column, its lazy codes, and its colours.
 
     Raises FieldError when it has too many categories, or its values cannot be categories.
     """
@@ -54,12 +54,12 @@ def category(dataset: Dataset, key: str) -> Category:
 
 
 def read_labels(dataset: Dataset, keys: Iterable[str]) -> None:
-    """Read what the labels of obs columns depend on and is unknown, in one computation."""
+    """Read the values or used codes that the labels of obs columns need, in one computation."""
     unread: dict[str, da.Array] = {}
     for column in map(dataset.column, keys):
         if _is_unread(dataset, column):
             find = unique_values if column.read_labels is None else used_codes
-            # The error comes again when the column is used.
+            # It is raised again when the column is used.
             with suppress(FieldError):
                 unread[column.name] = find(column.array(dataset.sizes))
     if not unread:
@@ -77,7 +77,7 @@ def read_labels(dataset: Dataset, keys: Iterable[str]) -> None:
 
 
 def _read_one_by_one(dataset: Dataset, unread: Mapping[str, da.Array]) -> dict[str, Any]:
-    """Read what can be read, and note why the others cannot: one column never takes the rest."""
+    """Read each that can be read, and note why the others cannot."""
     values: dict[str, Any] = {}
     for key, array in unread.items():
         try:
@@ -88,7 +88,7 @@ def _read_one_by_one(dataset: Dataset, unread: Mapping[str, da.Array]) -> dict[s
 
 
 def _is_unread(dataset: Dataset, column: ObsColumn) -> bool:
-    """Whether labels, or used codes, must be read and have not been."""
+    """Return whether labels, or used codes, must still be read."""
     if column.kind != "category" or column.name in dataset.findings.unreadable:
         return False
     if column.read_labels is None:
@@ -119,7 +119,7 @@ def _from_values(dataset: Dataset, column: ObsColumn) -> Category:
     codes = encode_labels(
         column.array(dataset.sizes),
         categories=found.values,
-        # Too many values are counted, and not kept.
+        # Of too many values only the number is kept.
         dtype=_dtype(dataset, len(labels.names) or found.n_unique),
         code_of=labels.code_of,
     )
@@ -134,12 +134,12 @@ def _from_codes(
     used: NDArray[np.integer[Any]] = np.arange(n_stored)
     if column.drop_unused:
         used = dataset.findings.used_codes[column.name]
-        # A code without a category is left to the encoding, which refuses it.
+        # A code without a category is an error when codes are encoded.
         used = used[used < n_stored]
     labels = merge_labels([categories[code] for code in used.tolist()])
     code_of = labels.code_of
     if len(used) < n_stored:
-        # What is not used stays 0: no cell has it.
+        # No cell has the unused ones, which stay 0.
         code_of = np.zeros(n_stored, dtype=np.int32)
         code_of[used] = np.arange(len(used)) if labels.code_of is None else labels.code_of
     codes = encode_codes(
@@ -174,7 +174,7 @@ def _colors(
         return None
     colors = [stored[position] for position in used.tolist()]
     if labels.code_of is not None:
-        # Of categories that are equal as text, the first one's.
+        # Categories that are equal as text have the colour of the first.
         _, first = np.unique(labels.code_of, return_index=True)
         colors = [colors[position] for position in first.tolist()]
     return tuple(colors)
@@ -189,7 +189,6 @@ def _check_number(n_categories: int) -> None:
 
 
 def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:
-    """Choose the type of codes."""
     _check_number(n_categories)
     try:
         return code_dtype(n_categories, requested=dataset.options.obs_categorical_dtype)

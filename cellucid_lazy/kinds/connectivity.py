@@ -14,7 +14,7 @@ from cellucid_lazy.engine.matrix import matrix_array
 from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.graph import whole_rows
 from cellucid_lazy.kinds.dataset import Dataset
-from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
+from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, output_row
 from cellucid_lazy.names import Name
 from cellucid_lazy.transforms.edges import (
     edge_counts,
@@ -26,7 +26,7 @@ from cellucid_lazy.transforms.edges import (
 )
 
 prefix = "connectivity"
-producer = Dataset.array_producer
+producer = array_producer
 
 _ENDS = {"src": edge_sources, "dst": edge_destinations}
 _COUNTS = "connectivity counts"
@@ -73,6 +73,11 @@ def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     return {"identity": partial(_identity, dataset), prefix: partial(_manifest, dataset)}
 
 
+def counts(dataset: Dataset) -> da.Array:
+    """Make the lazy number of edges and largest number of neighbours."""
+    return dataset.array("edge counts", lambda: edge_counts(_edges(dataset)))
+
+
 def _path(end: str) -> str:
     return f"connectivity/edges.{end}.bin"
 
@@ -99,11 +104,6 @@ def _make_edges(dataset: Dataset) -> da.Array:
 
 def _end(dataset: Dataset, end: str) -> da.Array:
     return _ENDS[end](_edges(dataset))
-
-
-def counts(dataset: Dataset) -> da.Array:
-    """Make the lazy number of edges and largest number of neighbours."""
-    return dataset.array("edge counts", lambda: edge_counts(_edges(dataset)))
 
 
 def _stats(n_edges: int | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A source under given options: what was found in it by name and shape, and what is chosen of it.
+"""A source under given options: what is found in it by name and shape, and what is chosen.
 
-Everything here comes from metadata, but for the names of genes.
+All of it comes from metadata, except the names of genes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cellucid_lazy.engine.array_producer import ARRAYS, ArrayProducer
 from cellucid_lazy.engine.resources import memory_budget
 from cellucid_lazy.errors import (
     CollisionError,
@@ -26,7 +25,7 @@ from cellucid_lazy.errors import (
     missing_key,
 )
 from cellucid_lazy.graph import spillable
-from cellucid_lazy.kinds.embeddings import Shown, choose_shown, is_umap_field, warn
+from cellucid_lazy.kinds.embeddings import Shown, choose_shown, find_latent_key, warn
 from cellucid_lazy.names import Name
 from cellucid_lazy.options import Options
 from cellucid_lazy.source import DEFAULT_SIZES, BlockSizes, ExpressionMatrix, ObsColumn, Source
@@ -37,8 +36,6 @@ _TWO_PASSES_ABOVE = 256 * 2**20
 
 # Of a gene's name, as text and in tables.
 _NAME_BYTES = 400
-
-_LATENT_KEYS = ("scanvi", "scvi", "X_scvi", "X_pca", "harmony", "X_harmony")
 
 
 class Category(NamedTuple):
@@ -61,14 +58,14 @@ class Category(NamedTuple):
 
 @dataclass
 class Findings:
-    """What reading found out about a source. It does not depend on choices.
+    """What has been read of a source. It does not depend on choices.
 
     Attributes
     ----------
     uniques
         Distinct values of obs columns whose labels are not stored.
     used_codes
-        Codes that a cell has, of obs columns whose unused categories are dropped.
+        Codes that occur, of obs columns whose unused categories are dropped.
     unreadable
         Why labels, or codes, of obs columns cannot be read.
     gene_positions
@@ -83,7 +80,7 @@ class Findings:
 
 @dataclass
 class Shared:
-    """What the outputs of one dataset share. It pickles empty: all of it can be made again.
+    """What the outputs of one dataset share. It pickles empty, since all can be made again.
 
     Attributes
     ----------
@@ -92,7 +89,7 @@ class Shared:
     categories
         Category columns by key; an error for one that cannot be shown.
     warned
-        obs columns that a warning has named.
+        obs columns that have been warned of.
     """
 
     arrays: dict[str, da.Array] = field(default_factory=dict)
@@ -122,9 +119,9 @@ class Dataset:
     sizes
         Block sizes.
     call
-        In a call that computes outputs, the names known before it; None outside of one.
+        In a call that computes outputs, the names that are known before it; None outside a call.
     findings
-        What reading found, shared by all datasets derived from this one.
+        What has been read; shared with datasets of the same source.
     shared
         What outputs share.
     """
@@ -152,7 +149,7 @@ class Dataset:
             source,
             options,
             choose_shown(source, options.chosen_embeddings),
-            _latent_key(source, options),
+            find_latent_key(source, options.latent_key),
             "" if options.manifest_shape == "live" else suffix,
         )
         for key in options.obs_keys or ():
@@ -189,52 +186,28 @@ class Dataset:
             raise self.source.missing("obs column", key, self.source.obs)
         return self.source.obs[key]
 
+    def of_cells(self, source: Source) -> Dataset:
+        """Take a source of some of the cells; all else stays."""
+        findings = Findings(gene_positions=self.findings.gene_positions)
+        return replace(self, source=source, findings=findings, shared=Shared())
+
     def of(self, source: Source, options: Options) -> Dataset:
         """Take a source of the same cells with other columns or arrays; choices stay.
 
         Raises as `resolve` does.
         """
         return replace(
-            self,
-            source=source,
+            self.of_cells(source),
             options=options,
             shown=choose_shown(source, options.chosen_embeddings),
-            latent_key=_latent_key(source, options),
-            findings=Findings(gene_positions=self.findings.gene_positions),
-            shared=Shared(),
+            latent_key=find_latent_key(source, options.latent_key),
         )
-
-    def of_cells(self, source: Source) -> Dataset:
-        """Take a source of some of the cells; all choices stay."""
-        findings = Findings(gene_positions=self.findings.gene_positions)
-        return replace(self, source=source, findings=findings, shared=Shared())
-
-    def without(
-        self, obs: Iterable[str], obsm: Iterable[str], *, graph: bool, reasons: Iterable[str]
-    ) -> Dataset:
-        """Leave columns of obs, arrays of obsm or the neighbour graph out, as if never stored.
-
-        `reasons` has a sentence for each. Raises as `resolve` does, where the options ask for one.
-        """
-        source = replace(
-            self.source,
-            obs={key: column for key, column in self.source.obs.items() if key not in set(obs)},
-            obsm={key: array for key, array in self.source.obsm.items() if key not in set(obsm)},
-            connectivities=None if graph else self.source.connectivities,
-            left_out=(*self.source.left_out, *reasons),
-        )
-        return self.of(source, self.options)
-
-    def array_producer(self) -> ArrayProducer:
-        """Return the producer of outputs that are arrays."""
-        return ARRAYS
 
     def array(self, name: str, build: Callable[[], da.Array]) -> da.Array:
         """Build a lazy array on first use, and keep it for the other outputs of this dataset."""
-        arrays = self.shared.arrays
-        if name not in arrays:
-            arrays[name] = build()
-        return arrays[name]
+        if name not in self.shared.arrays:
+            self.shared.arrays[name] = build()
+        return self.shared.arrays[name]
 
     def two_passes(self, key: str) -> tuple[da.Array, da.Array]:
         """Make an obsm array for two passes over it.
@@ -292,12 +265,14 @@ def _renamed(source: Source, names: Mapping[str, str]) -> Source:
     """Give obs columns and genes other names; MissingKeyError for one that is not there."""
     if not names:
         return source
-    columns = {old: new for old, new in names.items() if old.startswith("obs/")}
-    for old in columns:
-        key = old.removeprefix("obs/")
+    columns, genes = (
+        {old.removeprefix(prefix): new for old, new in names.items() if old.startswith(prefix)}
+        for prefix in ("obs/", "var/")
+    )
+    for key in columns:
         if key not in source.obs:
             raise source.missing("obs column", key, source.obs)
-    keys = [columns.get(f"obs/{key}", key) for key in source.obs]
+    keys = [columns.get(key, key) for key in source.obs]
     repeated = sorted({key for key in keys if keys.count(key) > 1})
     if repeated:
         raise CollisionError(f"{source.name}: two obs columns would be {repeated[0]!r}")
@@ -305,12 +280,8 @@ def _renamed(source: Source, names: Mapping[str, str]) -> Source:
         key: replace(column, name=key)
         for key, column in zip(keys, source.obs.values(), strict=True)
     }
-    genes = {old.removeprefix("var/"): new for old, new in names.items() if old not in columns}
-    return replace(
-        source,
-        obs=obs,
-        read_gene_ids=partial(_renamed_genes, source.read_gene_ids, genes, source.name),
-    )
+    read = partial(_renamed_genes, source.read_gene_ids, genes, source.name)
+    return replace(source, obs=obs, read_gene_ids=read)
 
 
 def _renamed_genes(
@@ -323,7 +294,7 @@ def _renamed_genes(
 
 
 def _other_matrices(source: Source) -> str:
-    """Say which matrices there are beside X, and what to type."""
+    """Describe the matrices beside X, and how to choose them."""
     layers = [key.removeprefix("layers/") for key in source.matrices if key.startswith("layers/")]
     ways = [f"layer={layer!r} (--layer {layer})" for layer in layers]
     ways += ["use_raw=True (--use-raw)"] if "raw/X" in source.matrices else []
@@ -351,18 +322,3 @@ def _gene_positions(source: Source, column: str) -> dict[str, int]:
             "Choose another gene_id_column, or make them unique",
         )
     return found
-
-
-def _latent_key(source: Source, options: Options) -> str | None:
-    if options.latent_key is not None:
-        if options.latent_key not in source.obsm:
-            raise source.missing("obsm", options.latent_key, source.obsm)
-        return options.latent_key
-    usable = [
-        key
-        for key, obsm in source.obsm.items()
-        if len(obsm.shape) == 2 and obsm.shape[1] and not obsm.is_shown
-    ]
-    known = [key for key in _LATENT_KEYS if key in usable]
-    others = [key for key in usable if not key.startswith("X_umap") and not is_umap_field(key)]
-    return next(iter(known + others), None)

@@ -1,6 +1,6 @@
-"""Which arrays of obsm are shown: an embedding for each dimension, and the vector fields on it.
+"""Choice of the arrays of obsm that are used: embeddings, vector fields and the latent space.
 
-Without a choice, X_umap and X_umap_1d, _2d and _3d are taken, as the format says.
+Without a choice, the embeddings are X_umap and X_umap_1d, _2d and _3d, as the format says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ DIMENSIONS = {"1d": 1, "2d": 2, "3d": 3}
 
 # Other spellings of X_umap.
 _SPELLINGS = ("X_UMAP", "UMAP", "umap")
+
+_LATENT_KEYS = ("scanvi", "scvi", "X_scvi", "X_pca", "harmony", "X_harmony")
 
 
 class Embedding(NamedTuple):
@@ -59,7 +61,8 @@ class Shown(NamedTuple):
     embeddings
         By dimension, such as ``"2d"``.
     umap_resolution
-        How ``X_umap`` was used, as the live identity reports it; None when it was not looked for.
+        How ``X_umap`` is used, as the live identity reports it; None when embeddings are chosen, or
+        obsm has none.
     vector_fields
         For each field, the obsm key of each dimension.
     """
@@ -98,8 +101,31 @@ def choose_shown(source: Source, chosen: tuple[tuple[str, str], ...] | None) -> 
     return Shown(embeddings, resolution, _vector_fields(source, embeddings))
 
 
+def find_latent_key(source: Source, chosen: str | None) -> str | None:
+    """Return the obsm key of the latent space; None if there is none.
+
+    Raises MissingKeyError when the chosen one is not there.
+    """
+    if chosen is not None:
+        if chosen not in source.obsm:
+            raise source.missing("obsm", chosen, source.obsm)
+        return chosen
+    usable = [
+        key
+        for key, obsm in source.obsm.items()
+        if len(obsm.shape) == 2 and obsm.shape[1] and not obsm.is_shown
+    ]
+    known = [key for key in _LATENT_KEYS if key in usable]
+    others = [
+        key
+        for key in usable
+        if not key.startswith("X_umap") and _field_of(key, ["umap"])[1] != "umap"
+    ]
+    return next(iter(known + others), None)
+
+
 def way_to_choose(source: Source) -> str:
-    """Say in a sentence which arrays could be shown, and what to type."""
+    """Describe in a sentence which arrays could be shown, and how to choose them."""
     usable = {
         key: obsm.shape[1]
         for key, obsm in source.obsm.items()
@@ -108,9 +134,8 @@ def way_to_choose(source: Source) -> str:
     if not usable:
         return "obsm has no array that could be one; store it there, such as X_umap"
     listed = ", ".join(f"{key} ({format_count(n, 'column')})" for key, n in usable.items())
-    # What is drawn in two or three dimensions has as many columns; others are spaces.
-    key = next((key for key, n in usable.items() if n == 2), None)
-    key = key or next((f"{key}[:2]" for key in usable), "")
+    # An array of two columns is most likely meant to be drawn; wider ones may be latent spaces.
+    key = next((key for key, n in usable.items() if n == 2), f"{next(iter(usable))}[:2]")
     return (
         f"obsm has {listed}; choose with Options(embeddings={{2: {key!r}}}) (--embedding 2={key})"
     )
@@ -122,8 +147,7 @@ def warn(source: Source, problem: str) -> None:
 
 
 def _chosen(source: Source, dimension: str, text: str) -> Embedding:
-    """Look up a chosen embedding."""
-    # A key may look like one with columns.
+    # A key may itself end with brackets.
     key, columns = (text, None) if text in source.obsm else parse_embedding(text)
     if key not in source.obsm:
         raise source.missing("obsm", key, source.obsm)
@@ -139,15 +163,9 @@ def _chosen(source: Source, dimension: str, text: str) -> Embedding:
     return Embedding(key, columns)
 
 
-def is_umap_field(key: str) -> bool:
-    """Tell whether an obsm key names a vector field on UMAP."""
-    return _field_of(key, ["umap"])[1] == "umap"
-
-
 def _umap(source: Source) -> tuple[dict[str, Embedding], dict[str, Any] | None]:
     """Find the UMAP of each dimension, and how ``X_umap`` is used."""
     found: dict[str, Embedding] = {}
-    problems = []
     for dimension, width in DIMENSIONS.items():
         key = f"X_umap_{dimension}"
         if key not in source.obsm:
@@ -156,46 +174,40 @@ def _umap(source: Source) -> tuple[dict[str, Embedding], dict[str, Any] | None]:
         if shape[1:] == (width,):
             found[dimension] = Embedding(key)
         else:
-            problems.append(
-                f"obsm {key!r} has shape {shape}, not {format_count(width, 'column')}: left out"
-            )
+            columns = format_count(width, "column")
+            warn(source, f"obsm {key!r} has shape {shape}, not {columns}: left out")
     spelled = next((key for key in ("X_umap", *_SPELLINGS) if key in source.obsm), None)
     resolution = None
     if spelled is not None:
-        resolution = _resolve_umap(source.obsm[spelled].shape, found)
-        if resolution["action"] == "used_as":
+        resolution, problem = _resolve_umap(source.obsm[spelled].shape, found)
+        if problem:
+            warn(source, f"obsm {spelled!r} is left out: it has {problem}")
+        elif resolution["action"] == "used_as":
             found[f"{resolution['dim']}d"] = Embedding(spelled)
             if spelled != "X_umap":
-                problems.append(f"obsm {spelled!r} is taken for X_umap")
-        elif resolution["reason"] in _UMAP_PROBLEMS:
-            problem = _UMAP_PROBLEMS[resolution["reason"]].format(**resolution)
-            problems.append(f"obsm {spelled!r} is left out: it has {problem}")
+                warn(source, f"obsm {spelled!r} is taken for X_umap")
     if not found:
-        problems.append(f"there is no UMAP, so no embedding is offered: {way_to_choose(source)}")
-    for problem in problems:
-        warn(source, problem)
+        way = way_to_choose(source)
+        warn(source, f"there is no UMAP, so no embedding is offered: {way}")
     return dict(sorted(found.items())), resolution
 
 
-# By the reason that the format reports; an embedding that is stored twice is no problem.
-_UMAP_PROBLEMS = {
-    "invalid_shape": "shape {shape}; cells by columns are needed",
-    "unsupported_dim": "{n_dims} columns; 1, 2 or 3 are supported",
-}
-
-
-def _resolve_umap(shape: tuple[int, ...], found: Mapping[str, Embedding]) -> dict[str, Any]:
-    """Decide how ``X_umap`` is used, in the format's own words."""
+def _resolve_umap(
+    shape: tuple[int, ...], found: Mapping[str, Embedding]
+) -> tuple[dict[str, Any], str]:
+    """Decide how ``X_umap`` is used, in the format's own words, and what is wrong with it."""
     ignored = {"source_key": "X_umap", "action": "ignored"}
     if len(shape) != 2:
-        return {**ignored, "reason": "invalid_shape", "shape": list(shape)}
+        problem = f"shape {list(shape)}; cells by columns are needed"
+        return {**ignored, "reason": "invalid_shape", "shape": list(shape)}, problem
     width = shape[1]
     if width not in DIMENSIONS.values():
-        return {**ignored, "reason": "unsupported_dim", "n_dims": width}
+        problem = f"{width} columns; 1, 2 or 3 are supported"
+        return {**ignored, "reason": "unsupported_dim", "n_dims": width}, problem
     alias = {"dim": width, "alias_key": f"X_umap_{width}d"}
     if f"{width}d" in found:
-        return {**ignored, "reason": "explicit_key_present", **alias}
-    return {"source_key": "X_umap", "action": "used_as", **alias}
+        return {**ignored, "reason": "explicit_key_present", **alias}, ""
+    return {"source_key": "X_umap", "action": "used_as", **alias}, ""
 
 
 def _vector_fields(
@@ -229,7 +241,7 @@ def _vector_fields(
 def _field_of(key: str, bases: Collection[str]) -> tuple[str, str, str | None]:
     """Return the vector field, the basis and the dimension that a key names; "" for no field.
 
-    A key ends with a basis; with another one than those given it has to be a velocity.
+    The key ends with one of the bases, or starts with ``velocity_``, which any basis may follow.
     """
     stem, _, end = key.rpartition("_")
     name, dimension = (stem, end) if end in DIMENSIONS else (key, None)

@@ -47,15 +47,6 @@ def keys(dataset: Dataset) -> Sequence[str]:
 required = keys
 
 
-def raw_hint(dataset: Dataset, gene: str) -> str:
-    """Say that raw has a gene which is not in the expression matrix; "" where it has not."""
-    read = dataset.source.read_raw_gene_ids
-    with suppress(CellucidLazyError):  # raw may have other columns
-        if read is not None and gene in read(dataset.options.gene_id_column):
-            return "; raw has it: open with use_raw=True (--use-raw)"
-    return ""
-
-
 def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
     """Name genes."""
     del dataset
@@ -107,6 +98,15 @@ def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     none = not dataset.source.n_genes or dataset.source.expression is None or chosen == ()
     live = dataset.options.manifest_shape == "live"
     return {} if none and not live else {prefix: partial(_manifest, dataset)}
+
+
+def raw_hint(dataset: Dataset, gene: str) -> str:
+    """Return a hint where raw has a gene that the expression matrix has not; else ""."""
+    read = dataset.source.read_raw_gene_ids
+    with suppress(CellucidLazyError):  # raw may have other columns
+        if read is not None and gene in read(dataset.options.gene_id_column):
+            return "; raw has it: open with use_raw=True (--use-raw)"
+    return ""
 
 
 def _path(stem: str, dtype: np.dtype[Any]) -> str:

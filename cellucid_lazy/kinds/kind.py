@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from cellucid_lazy.engine.array_producer import ARRAYS
 from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.engine.producer import Producer
 from cellucid_lazy.errors import format_size
@@ -15,7 +16,7 @@ from cellucid_lazy.show import format_shape
 
 
 class Row(NamedTuple):
-    """A line of a catalogue's table: an output, or a note that stands for several.
+    """A row of a catalogue's table: an output, or a note on several.
 
     Attributes
     ----------
@@ -30,7 +31,7 @@ class Row(NamedTuple):
     file
         Path in an exported folder, empty if there is none.
     each
-        Whether the row stands for many outputs of this size.
+        Whether the row describes several outputs, each of this size.
     """
 
     name: str
@@ -105,13 +106,19 @@ def values_schema(stem: str, bits: int | None, suffix: str) -> dict[str, Any]:
     return schema
 
 
+def array_producer(dataset: Dataset, /) -> Producer:
+    """Return the producer of arrays, for kinds whose outputs are made from their arrays."""
+    del dataset
+    return ARRAYS
+
+
 def output_row(output: Output, /) -> Row:
-    """Describe an output for a table."""
+    """Describe an output in a row of a table."""
     return Row(output.name, output.dtype.name, output.shape, output.nbytes, file=output.path or "")
 
 
 def constant_manifest(document: dict[str, Any], /) -> Manifest:
-    """Make a manifest that needs no reading."""
+    """Make a manifest that depends on no lazy array."""
     return Manifest({}, partial(_constant, document))
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from cellucid_lazy import kinds
 from cellucid_lazy.engine.output import Manifest, Output, manifest_output
 from cellucid_lazy.kinds.dataset import Dataset
-from cellucid_lazy.kinds.kind import Row, constant_manifest
+from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest
 from cellucid_lazy.names import Name, safe_name
 
 prefix = "manifest"
-producer = Dataset.array_producer
+producer = array_producer
 
 # The generation of the format that is written.
 FORMAT_VERSION = "0.0.9"
@@ -61,8 +61,9 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
-    """Add what the identity says of the dataset as a whole."""
-    return {_IDENTITY: partial(_identity, dataset)}
+    """Add nothing to other manifests."""
+    del dataset
+    return {}
 
 
 def _path(key: str) -> str:
@@ -70,12 +71,11 @@ def _path(key: str) -> str:
 
 
 def _parts(dataset: Dataset) -> dict[str, list[Callable[[], Manifest]]]:
-    """List the parts of each manifest; those of the dataset as a whole come first."""
-    found = {key: [part] for key, part in manifests(dataset).items()}
-    for other, kind in kinds.KINDS.items():
-        if other != prefix:
-            for key, part in kind.manifests(dataset).items():
-                found.setdefault(key, []).append(part)
+    """List the parts of each manifest; that of the dataset as a whole comes first."""
+    found: dict[str, list[Callable[[], Manifest]]] = {_IDENTITY: [partial(_identity, dataset)]}
+    for kind in kinds.KINDS.values():
+        for key, part in kind.manifests(dataset).items():
+            found.setdefault(key, []).append(part)
     return found
 
 

@@ -25,7 +25,7 @@ from cellucid_lazy.kinds import points
 from cellucid_lazy.kinds.categories import category, read_labels
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
-from cellucid_lazy.kinds.kind import Row, constant_manifest, values_schema
+from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
 from cellucid_lazy.options import Options
 from cellucid_lazy.transforms.categories import MOST_CATEGORIES, code_dtype
@@ -35,7 +35,7 @@ from cellucid_lazy.transforms.quantize import finite_range, quantization_range, 
 from cellucid_lazy.transforms.values import to_float32
 
 prefix = "obs"
-producer = Dataset.array_producer
+producer = array_producer
 
 
 def keys(dataset: Dataset) -> Sequence[str]:
@@ -45,10 +45,9 @@ def keys(dataset: Dataset) -> Sequence[str]:
 
 def required(dataset: Dataset) -> Sequence[str]:
     """List the chosen columns that can be shown; warns of each other one, once."""
-    chosen = keys(dataset)
-    read_labels(dataset, chosen)
+    read_labels(dataset, dataset.obs_keys)
     usable = []
-    for key in chosen:
+    for key in dataset.obs_keys:
         try:
             if dataset.column(key).kind == "category":
                 category(dataset, key)
@@ -76,17 +75,22 @@ def build(dataset: Dataset, name: Name) -> Output:
     shape = (dataset.source.n_cells,)
     if name.part == "codes":
         labels, codes, colors = category(dataset, name.key)
-        path = _path(name, file_extension(codes.dtype))
-        statistics = {
-            f"centroids/{dimension}": partial(_centroids, dataset, name.key, dimension)
-            for dimension in dataset.shown.embeddings
-        }
-        array = partial(_codes, dataset, name.key)
         return Output(
-            str(name), prefix, path, shape, codes.dtype, array, statistics, labels, colors=colors
+            str(name),
+            prefix,
+            _path(name, file_extension(codes.dtype)),
+            shape,
+            codes.dtype,
+            partial(_codes, dataset, name.key),
+            {
+                f"centroids/{dimension}": partial(_centroids, dataset, name.key, dimension)
+                for dimension in dataset.shown.embeddings
+            },
+            labels,
+            colors=colors,
         )
     if name.part == "outliers":
-        category(dataset, name.key)
+        category(dataset, name.key)  # may raise
     dtype = values_dtype(dataset.options.obs_continuous_quantization)
     return Output(
         str(name),
@@ -97,6 +101,22 @@ def build(dataset: Dataset, name: Name) -> Output:
         partial(_values, dataset, name),
         {"range": partial(_range, dataset, name)},
     )
+
+
+def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
+    """Describe columns; the type of codes may depend on labels that are not read for it."""
+    n_cells = dataset.source.n_cells
+    for name in names:
+        dtypes = _dtypes(dataset, name)
+        n_bytes = n_cells * dtypes[0].itemsize if len(dtypes) == 1 else np.nan
+        path = _path(name, "|".join(map(file_extension, dtypes)))
+        dtype = "|".join(dtype.name for dtype in dtypes)
+        yield Row(str(name), dtype, (n_cells,), n_bytes, path)
+
+
+def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
+    """Describe the columns, and list them in the identity."""
+    return {"identity": partial(_identity, dataset), prefix: partial(_manifest, dataset)}
 
 
 def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
@@ -110,19 +130,20 @@ def obs_frame(dataset: Dataset, keys: Sequence[str]) -> pd.DataFrame:
         When there is none of that name.
     """
     read_labels(dataset, keys)
-    labels = {
-        key: category(dataset, key).labels for key in keys if dataset.column(key).kind == "category"
+    columns = {key: dataset.column(key) for key in keys}
+    categories = {
+        key: category(dataset, key) for key, column in columns.items() if column.kind == "category"
     }
     arrays = {
-        key: category(dataset, key).codes if key in labels else column.array(dataset.sizes)
-        for key, column in ((key, dataset.column(key)) for key in keys)
+        key: categories[key].codes if key in categories else column.array(dataset.sizes)
+        for key, column in columns.items()
     }
     (found,) = dask.compute(arrays, **scheduler_kwargs())
-    columns = {
-        key: _categorical(values, labels[key]) if key in labels else values
-        for key, values in found.items()
+    values = {
+        key: _categorical(array, categories[key].labels) if key in categories else array
+        for key, array in found.items()
     }
-    return pd.DataFrame(columns, index=pd.RangeIndex(dataset.source.n_cells))
+    return pd.DataFrame(values, index=pd.RangeIndex(dataset.source.n_cells))
 
 
 def _categorical(codes: NDArray[Any], labels: Sequence[str]) -> Any:
@@ -131,27 +152,12 @@ def _categorical(codes: NDArray[Any], labels: Sequence[str]) -> Any:
     return pd.Categorical.from_codes(known, pd.Index(np.array(labels, dtype=object)))
 
 
-def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
-    """Describe columns; the type of codes may depend on labels that are not read for it."""
-    n_cells = dataset.source.n_cells
-    for name in names:
-        dtypes = _dtypes(dataset, name)
-        n_bytes = n_cells * dtypes[0].itemsize if len(dtypes) == 1 else np.nan
-        path = _path(name, "|".join(map(file_extension, dtypes)))
-        yield Row(str(name), "|".join(dtype.name for dtype in dtypes), (n_cells,), n_bytes, path)
-
-
-def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
-    """Describe the columns, and list them in the identity."""
-    return {"identity": partial(_identity, dataset), prefix: partial(_manifest, dataset)}
-
-
 def _path(name: Name, extension: str) -> str:
     return f"obs/{safe_name(name.key)}.{name.part}.{extension}"
 
 
 def _dtypes(dataset: Dataset, name: Name) -> list[np.dtype[Any]]:
-    """List the types that an output may have, from metadata alone."""
+    """List the types that an output may have; from metadata only."""
     if name.part != "codes":
         return [values_dtype(dataset.options.obs_continuous_quantization)]
     requested = dataset.options.obs_categorical_dtype

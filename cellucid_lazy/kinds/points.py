@@ -13,7 +13,7 @@ from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.errors import DataError
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import DIMENSIONS, way_to_choose
-from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
+from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, output_row
 from cellucid_lazy.names import Name
 from cellucid_lazy.transforms.embeddings import (
     cast_embedding,
@@ -24,7 +24,7 @@ from cellucid_lazy.transforms.embeddings import (
 )
 
 prefix = "points"
-producer = Dataset.array_producer
+producer = array_producer
 
 _PADDED = "padded"
 
@@ -43,11 +43,6 @@ def required(dataset: Dataset) -> Sequence[str]:
             f"{source.name}: a viewer's folder needs an embedding: {way_to_choose(source)}"
         )
     return found
-
-
-def dimensions(dataset: Dataset) -> Sequence[str]:
-    """List the chosen dimensions, or all if none is chosen: manifests tell of them."""
-    return keys(dataset) or tuple(dataset.shown.embeddings)
 
 
 def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
@@ -71,10 +66,10 @@ def build(dataset: Dataset, name: Name) -> Output:
 
 
 def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
-    """Describe embeddings, and the latent space where outlier quantiles are offered."""
+    """Describe embeddings, and the latent space where outlier quantiles need it."""
     yield from (output_row(build(dataset, name)) for name in names)
-    categories = [key for key in dataset.obs_keys if dataset.column(key).kind == "category"]
-    if all(dataset.column(key).outliers for key in categories):
+    columns = map(dataset.column, dataset.obs_keys)
+    if all(column.kind != "category" or column.outliers for column in columns):
         return
     if dataset.latent_key is None:
         yield Row("(latent space: none found, outlier quantiles are 0)")
@@ -85,7 +80,13 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     """Add the embeddings to the identity, if there are any."""
-    return {} if not dataset.shown.embeddings else {"identity": partial(_identity, dataset)}
+    return {"identity": partial(_identity, dataset)} if dataset.shown.embeddings else {}
+
+
+def dimensions(dataset: Dataset) -> Sequence[str]:
+    """List the dimensions that manifests describe: the chosen ones, or all if none is chosen."""
+    shown = dataset.shown.embeddings
+    return dataset.chosen(prefix, shown) or tuple(shown)
 
 
 def points(dataset: Dataset, dimension: str) -> da.Array:

@@ -1,4 +1,4 @@
-"""What of a dataset cannot be read: found by reading it, once an export has failed."""
+"""Leaving out what of a dataset cannot be read; used once an export has failed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from cellucid_lazy.kinds.categories import category
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import warn
 
+_GRAPH = "the neighbour graph"
+
 
 def without_unreadable(dataset: Dataset) -> Dataset | None:
     """Leave out what cannot be read of obs, obsm and the neighbour graph, with a warning each.
@@ -31,39 +33,46 @@ def without_unreadable(dataset: Dataset) -> Dataset | None:
     Returns
     -------
     Dataset or None
-        None when all of it can be read, or nothing: then the trouble is elsewhere.
+        None when all of it can be read, or nothing: then the error has another cause.
 
     Raises
     ------
     DataError
         When the options ask for something that cannot be read.
     """
+    source = dataset.source
     shown = [embedding.key for embedding in dataset.shown.embeddings.values()]
     fields = [key for keys in dataset.shown.vector_fields.values() for key in keys.values()]
     latent = [] if dataset.latent_key is None else [dataset.latent_key]
-    # Of the columns that cannot be shown a warning was given already.
+    # Columns that cannot be shown have been warned of already.
     columns = [key for key in dataset.obs_keys if _can_be_shown(dataset, key)]
-    arrays = {
-        **{("obsm", key): _obsm for key in (*shown, *fields, *latent)},
-        **{("obs column", key): _obs for key in columns},
-        **{("obsp", key): _graph for key in connectivity.keys(dataset)[:1]},
+    # By the words that name each in a warning.
+    builds: dict[str, Callable[[], da.Array]] = {
+        **{
+            f"obsm {key!r}": partial(source.obsm[key].array, dataset.sizes)
+            for key in (*shown, *fields, *latent)
+        },
+        **{f"obs column {key!r}": partial(_column, dataset, key) for key in columns},
     }
-    problems = {
-        (noun, key): problem
-        for (noun, key), build in arrays.items()
-        if (problem := _problem(dataset, partial(build, dataset, key)))
-    }
-    if not problems or len(problems) == len(arrays):
+    if KINDS["connectivity"].keys(dataset):
+        builds[_GRAPH] = partial(connectivity.counts, dataset)
+    problems = {name: _problem(dataset, build) for name, build in builds.items()}
+    reasons = [f"{name} is left out: {why}" for name, why in problems.items() if why]
+    if not reasons or len(reasons) == len(builds):
         return None
-    reasons = [
-        f"{'the neighbour graph' if noun == 'obsp' else f'{noun} {key!r}'} is left out: {problem}"
-        for (noun, key), problem in problems.items()
-    ]
     for sentence in reasons:
-        warn(dataset.source, sentence)
-    left = {noun: [key for one, key in problems if one == noun] for noun, _ in problems}
-    obs = [key for key in dataset.obs_keys if key not in columns] + left.get("obs column", [])
-    rest = dataset.without(obs, left.get("obsm", ()), graph="obsp" in left, reasons=reasons)
+        warn(source, sentence)
+    left = {
+        key for key in dataset.obs_keys if key not in columns or problems[f"obs column {key!r}"]
+    }
+    readable = replace(
+        source,
+        obs={key: column for key, column in source.obs.items() if key not in left},
+        obsm={key: one for key, one in source.obsm.items() if not problems.get(f"obsm {key!r}")},
+        connectivities=None if problems.get(_GRAPH) else source.connectivities,
+        left_out=(*source.left_out, *reasons),
+    )
+    rest = dataset.of(readable, dataset.options)
     whole = replace(rest, choice={})
     choice = {
         prefix: keys
@@ -75,7 +84,7 @@ def without_unreadable(dataset: Dataset) -> Dataset | None:
 
 
 def _problem(dataset: Dataset, build: Callable[[], da.Array]) -> str:
-    """Say why an array cannot be computed; "" when it can."""
+    """Return why an array cannot be computed; "" when it can."""
     try:
         blocks = build().to_delayed().ravel()
         dask.compute([dask.delayed(len)(block) for block in blocks], **scheduler_kwargs())
@@ -92,17 +101,8 @@ def _can_be_shown(dataset: Dataset, key: str) -> bool:
         return False
 
 
-def _obsm(dataset: Dataset, key: str) -> da.Array:
-    return dataset.source.obsm[key].array(dataset.sizes)
-
-
-def _obs(dataset: Dataset, key: str) -> da.Array:
+def _column(dataset: Dataset, key: str) -> da.Array:
     column = dataset.column(key)
     if column.kind == "category":
         return category(dataset, key).codes
     return column.array(dataset.sizes)
-
-
-def _graph(dataset: Dataset, end: str) -> da.Array:
-    del end
-    return connectivity.counts(dataset)

@@ -13,18 +13,19 @@ from cellucid_lazy.engine.output import Manifest, Output
 from cellucid_lazy.kinds import points
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
-from cellucid_lazy.kinds.kind import Row, constant_manifest, output_row
+from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, output_row
 from cellucid_lazy.names import Name, safe_name
 from cellucid_lazy.transforms.embeddings import scale_vectors
 
 prefix = "vectors"
-producer = Dataset.array_producer
+producer = array_producer
 
 
 def keys(dataset: Dataset) -> Sequence[str]:
     """List the chosen fields, each with a dimension."""
     fields = dataset.shown.vector_fields.items()
-    return dataset.chosen(prefix, (f"{field}/{one}" for field, found in fields for one in found))
+    offered = (f"{field}/{dimension}" for field, found in fields for dimension in found)
+    return dataset.chosen(prefix, offered)
 
 
 def required(dataset: Dataset) -> Sequence[str]:
@@ -59,11 +60,11 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     """Add the vector fields to the identity, if there are any."""
-    return {"identity": partial(_identity, dataset)} if keys(dataset) else {}
+    chosen = keys(dataset)
+    return {"identity": partial(_identity, dataset, chosen)} if chosen else {}
 
 
 def _split(key: str) -> tuple[str, str]:
-    """Split a key into field and dimension."""
     field, _, dimension = key.rpartition("/")
     return field, dimension
 
@@ -78,9 +79,9 @@ def _vectors(dataset: Dataset, field: str, dimension: str) -> da.Array:
     return scale_vectors(obsm.array(dataset.sizes), scale=scale)
 
 
-def _identity(dataset: Dataset) -> Manifest:
+def _identity(dataset: Dataset, keys: Sequence[str]) -> Manifest:
     dimensions: dict[str, list[str]] = {}
-    for field, dimension in map(_split, keys(dataset)):
+    for field, dimension in map(_split, keys):
         dimensions.setdefault(field, []).append(dimension)
     fields = {field: _entry(dataset, field, found) for field, found in dimensions.items()}
     velocities = [f"velocity_{one.basis}" for one in dataset.shown.embeddings.values()]
@@ -104,6 +105,6 @@ def _entry(dataset: Dataset, field: str, dimensions: Sequence[str]) -> dict[str,
 
 
 def _label(name: str, basis: str) -> str:
-    """Name a vector field for people: ``velocity_umap`` becomes ``Velocity (UMAP)``."""
+    """Return the label of a vector field: ``Velocity (UMAP)`` for ``velocity_umap``."""
     base = name.removesuffix(f"_{basis}").replace("_", " ").strip()
     return f"{base[:1].upper() + base[1:] if base else name} ({basis.upper()})"

@@ -7,12 +7,11 @@ import numpy as np
 from cellucid_lazy.engine.matrix import matrix_array
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.graph import map_indexed, whole_rows
-from cellucid_lazy.kinds.dataset import Dataset
-from cellucid_lazy.kinds.kind import constant_manifest, output_row
+from cellucid_lazy.kinds.kind import array_producer, constant_manifest, output_row
 from cellucid_lazy.names import Name
 
 prefix = "cells"
-producer = Dataset.array_producer
+producer = array_producer
 
 
 def keys(dataset):
