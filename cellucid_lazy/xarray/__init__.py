@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cellucid_lazy.xarray.accessor import CellucidAccessor
+from cellucid_lazy.xarray.backend import CellucidAccessor
 
 __all__ = ["CellucidAccessor"]

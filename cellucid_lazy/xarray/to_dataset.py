@@ -1,4 +1,4 @@
-"""A catalogue as an xarray Dataset: labelled, lazy, and with a way back."""
+"""A catalogue as a lazy xarray Dataset, which `from_dataset` takes back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cellucid_lazy.engine.matrix import dense_array
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import scheduler_kwargs
 from cellucid_lazy.errors import OptionError
-from cellucid_lazy.kinds import obs
+from cellucid_lazy.kinds import KINDS
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.names import (
     FLAG_MEANINGS,
@@ -27,10 +27,11 @@ from cellucid_lazy.names import (
     STORED_DTYPE,
     TRUE_LABELS,
     safe_name,
+    values_dtype,
 )
 from cellucid_lazy.xarray import variables as v
 
-# Text of any length, as xarray notes it: an array of it is written without being loaded first.
+# xarray's dtype for text of any length; it writes such an array without loading it first.
 _TEXT = np.dtype("O", metadata={"element_type": str})
 
 
@@ -43,20 +44,20 @@ def to_dataset(
 ) -> xr.Dataset:
     """Make an xarray Dataset of outputs; no values are computed.
 
-    Names of genes are read, and the labels of text columns, which only their values tell.
+    Names of genes are read, and the values of text columns, to find their labels.
 
     Parameters
     ----------
     catalogue
         Outputs on offer.
     names
-        Names or patterns of those wanted, as `Catalogue.select` takes them. Default: all. With
-        codes come their labels, outlier quantiles and centroids.
+        Names or patterns, as `Catalogue.select` takes them. Default: all. Codes bring their labels,
+        outlier quantiles and centroids.
     index
         Read the names of cells and genes, and index them, so that ``.sel(gene_id="CD3E")`` works.
     edges
-        Include the edges of the neighbour graph. Their number has to be known, so they are
-        counted at once, with a UserWarning that says so.
+        Include the edges of the neighbour graph. xarray needs their number, so they are counted at
+        once, with a UserWarning.
 
     Returns
     -------
@@ -101,14 +102,14 @@ def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.
     shown = catalogue.dataset.shown
     for text, name in catalogue.listed("points").items():
         if not name.part:
-            variable = v.points_name(name.key)
+            variable = f"points_{name.key}"
             attributes = v.attributes(catalogue[text], name.key, variable)
             attributes[v.OBSM_KEY] = shown.embeddings[name.key].as_option()
             dims = (v.CELL, v.axis(name.key))
             found[variable] = xr.Variable(dims, whole[text].array, attributes)
     for text, name in catalogue.listed("vectors").items():
         field, _, dimension = name.key.rpartition("/")
-        variable = v.distinct(v.vector_name(field, dimension), found.__contains__)
+        variable = v.vector_name(field, dimension, found)
         attributes = v.attributes(catalogue[text], name.key, variable)
         attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
         dims = (v.CELL, v.axis(dimension))
@@ -116,50 +117,49 @@ def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.
 
 
 def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
-    """Add columns whole: outlier quantiles go with the codes, whichever of them was chosen."""
+    """Add columns: codes and outlier quantiles both, whichever of them was chosen."""
+    obs = KINDS["obs"]
     listed = {name.key for name in catalogue.listed("obs").values()}
     keys = [key for key in obs.required(catalogue.dataset) if key in listed]
-    named = v.column_names(keys, catalogue.dataset.shown.embeddings)
+    stems = v.column_stems(keys, catalogue.dataset.shown.embeddings)
     for name in obs.names(catalogue.dataset, keys):
-        names, output = named[name.key], obs.build(catalogue.dataset, name)
-        variable = names.outliers if name.part == "outliers" else names.values
+        stem, output = stems[name.key], obs.build(catalogue.dataset, name)
+        variable = f"{stem}_outliers" if name.part == "outliers" else stem
         attributes = v.attributes(output, name.key, variable)
         if name.part == "codes":
-            _add_codes(output, names, attributes, found)
+            _add_codes(output, stem, attributes, found)
         else:
             values = obs.build(whole.dataset, name).array
             found[variable] = xr.Variable(v.CELL, values, attributes)
 
 
 def _add_codes(
-    output: Output, names: v.ColumnNames, attributes: dict[str, Any], found: dict[str, xr.Variable]
+    output: Output, stem: str, attributes: dict[str, Any], found: dict[str, xr.Variable]
 ) -> None:
-    labels, dtype = output.labels or (), output.dtype
+    labels, dtype, category = output.labels or (), output.dtype, f"{stem}_category"
     attributes |= {
         FLAG_VALUES: np.arange(len(labels), dtype=dtype),
         FLAG_MEANINGS: v.meanings(labels),
         MISSING_CODE: dtype.type(np.iinfo(dtype).max),
-        v.LABELS: names.label,
+        v.LABELS: f"{stem}_label",
     }
     if attributes[FLAG_MEANINGS].split() != list(labels):
-        # Without the variable of labels, these would be all there is.
+        # For Datasets that have lost the variable of labels.
         attributes[TRUE_LABELS] = json.dumps(labels)
     if output.colors:
         attributes[v.COLORS] = json.dumps(output.colors)
-    found[names.values] = xr.Variable(v.CELL, output.array, attributes)
+    found[stem] = xr.Variable(v.CELL, output.array, attributes)
 
     def add(variable: str, dims: Any, values: Any) -> None:
         own = {v.KEY: attributes[v.KEY], v.VARIABLE: variable}
         found[variable] = xr.Variable(dims, values, own)
 
-    add(names.label, names.category, np.array(labels, dtype=object))
+    add(f"{stem}_label", category, np.array(labels, dtype=object))
     for statistic, centroids in output.statistics.items():
         dimension = statistic.removeprefix("centroids/")
-        if dimension in DIMENSIONS:
-            dims = (names.category, v.axis(dimension))
-            add(names.centroid_of(dimension), dims, centroids[:, :-1])
-            # As many in each embedding, but for cells that one of them lacks: the last one's.
-            add(names.centroid_n, names.category, centroids[:, -1].astype(np.int64))
+        add(f"{stem}_centroid_{dimension}", (category, v.axis(dimension)), centroids[:, :-1])
+        # The numbers differ between embeddings only by cells that one of them lacks: the last wins.
+        add(f"{stem}_centroid_n", category, centroids[:, -1].astype(np.int64))
 
 
 def _add_expression(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
@@ -170,11 +170,10 @@ def _add_expression(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None
     positions = [dataset.gene_positions[name.key] for name in genes.values()]
     every = positions == list(range(dataset.expression.shape[1]))
     values = dense_array(dataset.expression, None if every else positions, dataset.sizes)
-    first = catalogue[next(iter(genes))]
     attributes = {
         v.OUTPUT: "var/*",
         v.VARIABLE: v.EXPRESSION,
-        STORED_DTYPE: first.dtype.name,
+        STORED_DTYPE: values_dtype(catalogue.options.var_quantization).name,
         v.FILE: "var/<gene>.values.*",
     }
     found[v.EXPRESSION] = xr.Variable((v.CELL, v.GENE), values, attributes)
@@ -188,18 +187,16 @@ def _add_edges(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
         stacklevel=3,
     )
     ends = {name.key: catalogue[text] for text, name in catalogue.listed("connectivity").items()}
-    arrays = {end: output.array for end, output in ends.items()}
-    lengths = dask.compute(
-        [dask.delayed(len)(block) for block in next(iter(arrays.values())).to_delayed().ravel()],
-        **scheduler_kwargs(),
-    )[0]
-    for end, array in arrays.items():
-        known = array.copy()
-        known._chunks = (tuple(lengths),)  # what compute_chunk_sizes does, once for both
+    first = next(iter(ends.values()))
+    blocks = first.array.to_delayed().ravel()
+    lengths = dask.compute(*map(dask.delayed(len), blocks), **scheduler_kwargs())
+    for end, output in ends.items():
+        known = output.array.copy()
+        known._chunks = (lengths,)  # as compute_chunk_sizes does, which would count each end
         variable = v.ENDS[end]
-        found[variable] = xr.Variable(v.EDGE, known, v.attributes(ends[end], end, variable))
-    # Edges go by these, also when cells are selected.
-    numbers = np.arange(n_cells, dtype=next(iter(ends.values())).dtype)
+        found[variable] = xr.Variable(v.EDGE, known, v.attributes(output, end, variable))
+    # Edges refer to these, also when cells are selected.
+    numbers = np.arange(n_cells, dtype=first.dtype)
     own = {v.VARIABLE: v.CELL_NUMBER, v.N_CELLS: n_cells}
     found[v.CELL_NUMBER] = xr.Variable(v.CELL, numbers, own)
 
@@ -221,13 +218,14 @@ def _coordinates(catalogue: Catalogue, found: dict[str, xr.Variable]) -> dict[st
 
 
 def _as_text(names: da.Array) -> da.Array:
-    """Note that an array of objects is text."""
+    """Mark an array of objects as text."""
     return da.Array(names.dask, names.name, names.chunks, dtype=_TEXT)
 
 
 def _attributes(catalogue: Catalogue) -> dict[str, Any]:
-    """Describe the dataset; stores take text and numbers."""
+    """Describe the dataset in text and numbers, which all stores take."""
     dataset, source = catalogue.dataset, catalogue.source
+    resolution = dataset.shown.umap_resolution
     found = {
         "source": source.name,
         "id": catalogue.options.dataset_id or safe_name(dataset.name),
@@ -238,12 +236,8 @@ def _attributes(catalogue: Catalogue) -> dict[str, Any]:
         # Stores list variables by name.
         "obs_keys": json.dumps(list(dataset.obs_keys)),
         "cellucid_lazy_version": version("cellucid-lazy"),
-    }
-    latent_key = source.latent_key or dataset.latent_key
-    resolution = dataset.shown.umap_resolution
-    more = {
         "path": source.path,
-        "latent_key": latent_key,
+        "latent_key": source.latent_key or dataset.latent_key,
         "umap_resolution": None if resolution is None else json.dumps(dict(resolution)),
     }
-    return {**found, **{key: value for key, value in more.items() if value is not None}}
+    return {key: value for key, value in found.items() if value is not None}

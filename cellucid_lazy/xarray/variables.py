@@ -1,10 +1,11 @@
-"""Names, dimensions and attributes of the variables that stand for outputs."""
+"""Names, dimensions and attributes of the variables of outputs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
 
 from cellucid_lazy.names import STORED_DTYPE
 
@@ -15,37 +16,22 @@ CELL, GENE, EDGE = "cell", "gene", "edge"
 CELL_ID, GENE_ID = "cell_id", "gene_id"
 EXPRESSION = "expression"
 AXES = "xyz"
-# By the end of an edge; and how these number the cells.
+# The ends of edges, by key; and the numbers of cells that they refer to.
 ENDS = {"src": "edge_src", "dst": "edge_dst"}
 CELL_NUMBER = "cell_number"
 
-# Attributes of variables: the output, the key it is of, its file and the type in it.
+# Attributes of variables: the name of the output, its key, and its file.
 OUTPUT, KEY, FILE = "output", "key", "file"
-# The variable itself: what is computed from it keeps its attributes, and has another name.
+# The name of the variable: what is computed from it keeps its attributes, under another name.
 VARIABLE = "variable"
-# Of embeddings and vector fields: the key in obsm. Of codes: the variable with their labels, and
-# the colours of these, as JSON.
+# Of embeddings and vector fields: the obsm key. Of codes: the variable with their labels, and the
+# colours of these, as JSON.
 OBSM_KEY, LABELS, COLORS = "obsm_key", "labels", "colors"
-# Of the numbers of cells: how many cells they number.
+# Of the numbers of cells: how many cells there were.
 N_CELLS = "n_cells"
 
-# What netCDF and zarr take in the name of a variable.
+# What netCDF or zarr refuse in the name of a variable.
 _ODD = re.compile(r"[^\w.+-]+")
-
-
-class ColumnNames(NamedTuple):
-    """Names of the variables of an obs column; those of a category end with what they hold."""
-
-    values: str
-    label: str
-    outliers: str
-    centroid: str
-    centroid_n: str
-    category: str
-
-    def centroid_of(self, dimension: str) -> str:
-        """Name the centroids in an embedding."""
-        return f"{self.centroid}_{dimension}"
 
 
 def axis(dimension: str) -> str:
@@ -53,76 +39,56 @@ def axis(dimension: str) -> str:
     return f"axis_{dimension}"
 
 
-def points_name(dimension: str) -> str:
-    """Name the variable of an embedding."""
-    return f"points_{dimension}"
+def vector_name(field: str, dimension: str, taken: Container[Hashable]) -> str:
+    """Name the variable of a vector field; with a number added if the name is taken."""
+    name = f"vector_{_ODD.sub('_', field)}_{dimension}"
+    return next(stem for stem in _stems(name) if stem not in taken)
 
 
-def vector_name(field: str, dimension: str) -> str:
-    """Name the variable of a vector field."""
-    return f"vector_{_ODD.sub('_', field)}_{dimension}"
-
-
-def column_names(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, ColumnNames]:
+def column_stems(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, str]:
     """Name the variables of obs columns; two never share one, whatever their keys.
 
     Parameters
     ----------
     keys
-        Of the columns.
+        Keys of the columns.
     dimensions
-        Of the embeddings that have centroids.
+        Dimensions of the embeddings that have centroids.
 
     Returns
     -------
     dict
-        Names by key.
+        By key: the name of the values or codes, which what accompanies them begins with.
     """
-    dimensions = list(dimensions)
+    endings = ["", "_label", "_outliers", "_category", "_centroid", "_centroid_n"]
+    endings += [f"_centroid_{dimension}" for dimension in dimensions]
     taken: set[str] = set()
     found = {}
     for key in keys:
         for stem in _stems(f"obs_{_ODD.sub('_', key)}"):
-            names = ColumnNames(
-                stem,
-                f"{stem}_label",
-                f"{stem}_outliers",
-                f"{stem}_centroid",
-                f"{stem}_centroid_n",
-                f"{stem}_category",
-            )
-            every = {*names, *map(names.centroid_of, dimensions)}
-            if not every & taken:
+            names = {stem + ending for ending in endings}
+            if not names & taken:
                 break
-        taken |= every
-        found[key] = names
+        taken |= names
+        found[key] = stem
     return found
 
 
-def distinct(name: str, taken: Callable[[str], bool]) -> str:
-    """Return the name given, with a number added if it is taken."""
-    return next(stem for stem in _stems(name) if not taken(stem))
-
-
 def _stems(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}_{number}"
-        number += 1
+    return chain([name], (f"{name}_{number}" for number in count(2)))
 
 
 def meanings(labels: Iterable[str]) -> str:
-    """Join labels into one text, as CF has them: blanks within a label become ``_``."""
+    """Join labels with blanks, as the CF conventions do: blanks within a label become ``_``."""
     return " ".join(re.sub(r"\s+", "_", label) or "_" for label in labels)
 
 
 def attributes(output: Output, key: str, variable: str) -> dict[str, Any]:
-    """Name the output that a variable stands for, its file and the type in it."""
+    """Make the attributes of a variable: its output, key, name, file and the dtype in that."""
     found = {OUTPUT: output.name, KEY: key, VARIABLE: variable, STORED_DTYPE: output.dtype.name}
     return {**found, FILE: output.path} if output.path else found
 
 
 def is_own(name: Hashable, attributes: Mapping[Any, Any]) -> bool:
-    """Tell whether a variable is one that `to_dataset` made, still under its name."""
+    """Return whether `to_dataset` made a variable, and it still has its name."""
     return VARIABLE in attributes and bool(attributes[VARIABLE] == name)
