@@ -48,7 +48,7 @@ class AnnDataAdapter:
     Arguments, methods, results and built-in errors are those of
     ``cellucid.anndata_adapter.AnnDataAdapter``. Any number of threads may call it at once. Data are
     read on request: one pass over them serves all requests that came during the pass before, and
-    the latest results are kept in memory.
+    the latest results are cached.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class AnnDataAdapter:
         As in `Options`.
     memory_budget
         For one pass: bytes, or text such as ``"1GB"``. A pass over genes and one over other outputs
-        may run at once; results are kept up to a quarter of the budget for each of the two.
+        may run at once; each of the two caches results up to a quarter of the budget.
     options
         Further settings of `Options`, such as ``embeddings={2: "X_tsne"}``.
 
@@ -428,11 +428,11 @@ class AnnDataAdapter:
 
     def get_obs_manifest(self) -> dict[str, Any]:
         """Describe the obs columns, as ``obs_manifest.json``."""
-        return self._described("obs")
+        return self._manifest("obs")
 
     def get_var_manifest(self) -> dict[str, Any]:
         """List the genes, as ``var_manifest.json``."""
-        return self._described("var")
+        return self._manifest("var")
 
     def get_connectivity_manifest(self) -> dict[str, Any] | None:
         """Describe the edges, as ``connectivity_manifest.json``; None without a neighbour graph."""
@@ -440,7 +440,7 @@ class AnnDataAdapter:
         return _parsed(self._read("manifest/connectivity")) if found else None
 
     def close(self) -> None:
-        """Free the kept results, and close the AnnData that was given if it is backed.
+        """Free the cached results, and close the AnnData that was given if it is backed.
 
         Running calls end as usual; later ones raise ClosedError, a RuntimeError.
         """
@@ -479,7 +479,7 @@ class AnnDataAdapter:
             raise ClosedError("this AnnDataAdapter is closed; make another one")
         return catalogue
 
-    def _described(self, kind: str) -> dict[str, Any]:
+    def _manifest(self, kind: str) -> dict[str, Any]:
         """Read the manifest of a kind; warn of keys with one file name."""
         catalogue = self._opened()
         with self._reading:
@@ -508,30 +508,30 @@ class AnnDataAdapter:
 
 
 class _SharedPasses:
-    """Computes files in passes that threads share, and keeps the latest results.
+    """Computes files in passes that threads share, and caches the latest results.
 
     A thread makes one pass for all files requested until then; requests during it share the next.
 
     Parameters
     ----------
     budget
-        Memory of a pass in bytes. Results are kept up to a quarter of it.
+        Memory of a pass in bytes. Results are cached up to a quarter of it.
     file_size
         Typical size of a file in bytes.
     """
 
     def __init__(self, budget: int, file_size: int) -> None:
-        self._budget, self._max_kept_bytes = budget, budget // 4
-        self._max_files = max(1, self._max_kept_bytes // file_size)
+        self._budget, self._max_cached_bytes = budget, budget // 4
+        self._max_files = max(1, self._max_cached_bytes // file_size)
         # Its lock protects all attributes below; it is notified when a pass ends.
         self._changed = threading.Condition()
         self._is_running = False
         self._requested: dict[str, Future[bytes]] = {}
-        self._kept: OrderedDict[str, Future[bytes]] = OrderedDict()
-        self._kept_bytes = 0
+        self._cached: OrderedDict[str, Future[bytes]] = OrderedDict()
+        self._cached_bytes = 0
 
     def read(self, catalogue: Catalogue, names: tuple[str, ...]) -> list[bytes]:
-        """Return files, kept or computed; raise the error of the first that failed."""
+        """Return files, cached or computed; raise the error of the first that failed."""
         with self._changed:
             futures = [self._request(name) for name in names]
         for future in futures:
@@ -540,16 +540,16 @@ class _SharedPasses:
         return [future.result() for future in futures]
 
     def close(self) -> None:
-        """Free the kept results, and keep none from now on."""
+        """Free the cached results, and cache none from now on."""
         with self._changed:
-            self._kept.clear()
-            self._kept_bytes = self._max_kept_bytes = 0
+            self._cached.clear()
+            self._cached_bytes = self._max_cached_bytes = 0
 
     def _request(self, name: str) -> Future[bytes]:
-        if name not in self._kept:
+        if name not in self._cached:
             return self._requested.setdefault(name, Future())
-        self._kept.move_to_end(name)
-        return self._kept[name]
+        self._cached.move_to_end(name)
+        return self._cached[name]
 
     def _run_or_wait(self, catalogue: Catalogue, future: Future[bytes]) -> None:
         """Make a pass in this thread, or wait until the thread that makes one has ended it."""
@@ -585,12 +585,12 @@ class _SharedPasses:
             future.set_exception(result)
             return
         future.set_result(result)
-        if len(result) <= self._max_kept_bytes:
-            self._kept[name] = future
-            self._kept_bytes += len(result)
-        while self._kept_bytes > self._max_kept_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest.result())
+        if len(result) <= self._max_cached_bytes:
+            self._cached[name] = future
+            self._cached_bytes += len(result)
+        while self._cached_bytes > self._max_cached_bytes:
+            _, oldest = self._cached.popitem(last=False)
+            self._cached_bytes -= len(oldest.result())
 
 
 def _encoded(content: bytes, compress: bool) -> bytes:

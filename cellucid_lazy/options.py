@@ -57,8 +57,8 @@ class Options(_NamedSettings):
         For each dimension (1, 2, 3) the obsm key of its embedding, such as ``{2: "X_tsne"}``; with
         the columns to take where it has others: ``{3: "X_pca[:3]"}``. Default: UMAP.
     rename
-        Other names for obs columns and genes, such as ``{"obs/细胞类型": "cell type"}``. What
-        else is chosen goes by the new names.
+        Other names for obs columns and genes, such as ``{"obs/细胞类型": "cell type"}``. All
+        other settings use the new names.
     obs_keys
         obs columns to offer. Default: all.
     genes

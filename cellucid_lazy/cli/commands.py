@@ -153,11 +153,11 @@ def write_bytes(arguments: argparse.Namespace) -> None:
             raise ExportError(f"{path}: cannot be written: {reason(problem)}") from problem
 
 
-def _paths(catalogue: cl.Catalogue, names: list[str], given: str | None) -> dict[str, Path | None]:
+def _paths(catalogue: cl.Catalogue, names: list[str], out: str | None) -> dict[str, Path | None]:
     """Return the file of each output; None for standard output."""
-    if given is None:
+    if out is None:
         return {names[0]: None}
-    target = Path(given).expanduser()
+    target = Path(out).expanduser()
     _check_not_read(catalogue, target)
     if len(names) == 1 and not target.is_dir():
         return {names[0]: target}

@@ -1,6 +1,6 @@
 """The options of the command line: a row each, with the setting of the library that it fills.
 
-An option that is not given is not passed on, so defaults are the library's own.
+Only options that are given are passed on, so defaults are the library's own.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ OPENING = (
     Flag(
         "--storage-option",
         "storage_options",
-        "of a URL, such as anon=true or endpoint_url=https://...; may be repeated",
+        "option for a URL, such as anon=true or endpoint_url=https://...; may be repeated",
         _pairs("KEY=VALUE"),
     ),
 )
@@ -138,10 +138,10 @@ CELLS = (
     Flag(
         "--sample",
         "sample",
-        "so many cells, drawn at random, in their order",
+        "number of cells to draw at random; they keep their order",
         _value("N", positive),
     ),
-    Flag("--seed", "seed", "of --sample: the same cells each time", _value("N", int)),
+    Flag("--seed", "seed", "seed of --sample, to draw the same cells again", _value("N", int)),
 )
 
 # Fields of `Options` that say how it is encoded.

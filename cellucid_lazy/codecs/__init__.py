@@ -1,4 +1,4 @@
-"""Codecs: how the bytes of a file are encoded. They know bytes only."""
+"""Codecs: how the bytes of a file are encoded, whatever they mean."""
 
 from __future__ import annotations
 

@@ -74,16 +74,16 @@ def draw_coordinates(
     centers = np.array([cell_type.center for cell_type in CELL_TYPES])
     along = rng.normal(0.0, 1.0, len(types))
     angle = rng.uniform(0.0, np.pi, len(CELL_TYPES))[types]
-    # Each population is a bent streak, as a UMAP draws a continuum of states.
+    # Each cell type lies along a curve, as a continuum of states does in a UMAP.
     bend = np.stack([along * np.cos(angle), along * np.sin(angle), 0.35 * along**2], axis=1)
     bend[:, :2] += 0.25 * along[:, None] ** 2 * np.stack([-np.sin(angle), np.cos(angle)], axis=1)
     cloud = centers[types] + 1.1 * bend + rng.normal(0.0, 0.45, (len(types), 3))
-    heading = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     spread = np.linspace(3.0, 0.5, LATENT_COLUMNS)
     latent = (rng.normal(0.0, 1.0, (len(CELL_TYPES), LATENT_COLUMNS)) * spread)[types]
     latent += rng.normal(0.0, 1.0, latent.shape) * np.sqrt(spread)
     latent[:, :2] += along[:, None]
-    velocity = 0.3 * heading + rng.normal(0.0, 0.05, heading.shape)
+    velocity = 0.3 * direction + rng.normal(0.0, 0.05, direction.shape)
     arrays = {"X_pca": latent, "X_umap_2d": cloud[:, :2], "X_umap_3d": cloud}
     arrays["velocity_umap_2d"] = velocity
     return {key: np.ascontiguousarray(values, np.float32) for key, values in arrays.items()}

@@ -75,19 +75,19 @@ def _endless_symbols() -> Iterator[str]:
 
 def _type_profiles(symbols: list[str], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the share of each gene in a type's molecules, (n_types, n_genes)."""
-    place = {symbol: number for number, symbol in enumerate(symbols)}
-    popularity = rng.lognormal(0.0, 1.8, len(symbols))
-    common = [number for symbol, number in place.items() if _is_everywhere(symbol)]
-    popularity[common] = rng.lognormal(5.2, 0.6, len(common))
-    profiles = popularity * rng.lognormal(0.0, 0.4, (len(CELL_TYPES), len(symbols)))
+    columns = {symbol: number for number, symbol in enumerate(symbols)}
+    abundance = rng.lognormal(0.0, 1.8, len(symbols))
+    common = [number for symbol, number in columns.items() if _is_ubiquitous(symbol)]
+    abundance[common] = rng.lognormal(5.2, 0.6, len(common))
+    profiles = abundance * rng.lognormal(0.0, 0.4, (len(CELL_TYPES), len(symbols)))
     markers = {symbol for cell_type in CELL_TYPES for symbol in cell_type.markers}
-    profiles[:, [place[symbol] for symbol in markers if symbol in place]] = 0.3
+    profiles[:, [columns[symbol] for symbol in markers if symbol in columns]] = 0.3
     for row, cell_type in enumerate(CELL_TYPES):
-        own = [place[symbol] for symbol in cell_type.markers if symbol in place]
+        own = [columns[symbol] for symbol in cell_type.markers if symbol in columns]
         profiles[row, own] = rng.lognormal(4.0, 0.5, len(own))
     shares: NDArray[np.float64] = profiles / profiles.sum(axis=1, keepdims=True)
     return shares
 
 
-def _is_everywhere(symbol: str) -> bool:
+def _is_ubiquitous(symbol: str) -> bool:
     return symbol in HOUSEKEEPING or symbol.startswith(("MT-", "RPL", "RPS"))

@@ -181,7 +181,7 @@ def dot_radius(n_cells: int) -> int:
 
 
 def add_dots(layer: NDArray[Any], radius: int) -> NDArray[np.float64]:
-    """Sum a layer over the dots that cover each pixel."""
+    """Sum in each pixel the values of the dots that cover it."""
     weights = _disk(radius).astype(np.float64)
     added: NDArray[np.float64] = ndimage.convolve(
         layer.astype(np.float64), weights, mode="constant"

@@ -36,22 +36,22 @@ from cellucid_lazy.plot.colors import MISSING, find_output, label_colors
 from cellucid_lazy.transforms.embeddings import finite_bounds
 
 # matplotlib's usual point of view: 30 degrees above the plane, turned by -60.
-_SIDE, _ABOVE = np.deg2rad(-60.0), np.deg2rad(30.0)
+_AZIMUTH, _ELEVATION = np.deg2rad(-60.0), np.deg2rad(30.0)
 _PROJECTION = np.array(
     [
-        [-np.sin(_SIDE), -np.sin(_ABOVE) * np.cos(_SIDE)],
-        [np.cos(_SIDE), -np.sin(_ABOVE) * np.sin(_SIDE)],
-        [0.0, np.cos(_ABOVE)],
+        [-np.sin(_AZIMUTH), -np.sin(_ELEVATION) * np.cos(_AZIMUTH)],
+        [np.cos(_AZIMUTH), -np.sin(_ELEVATION) * np.sin(_AZIMUTH)],
+        [0.0, np.cos(_ELEVATION)],
     ]
 )
 # Inches: longer side of the axes, least width and height of a figure, width of a colour bar.
-_SIZE, _LEAST, _BAR = 4.8, (2.4, 3.6), 0.7
-_ROWS = 20  # of the legend
-_MOST_LABELS = 58
-_LONGEST_LABEL = 32
+_SIZE, _MIN_SIZE, _BAR_WIDTH = 4.8, (2.4, 3.6), 0.7
+_LEGEND_ROWS = 20
+_MAX_LABELS = 58
+_MAX_LABEL_LENGTH = 32
 # Length in points of the arrows that replace the axes.
-_ARROW = 28.0
-_SPELLED = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}
+_ARROW_LENGTH = 28.0
+_AXIS_NAMES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}
 
 
 def draw(
@@ -80,7 +80,7 @@ def draw(
     figure = None
     if ax is None:
         sides = np.array([view.width, view.height])
-        size = np.maximum(_SIZE * sides / sides.max(), _LEAST)
+        size = np.maximum(_SIZE * sides / sides.max(), _MIN_SIZE)
         figure, ax = pyplot.subplots(figsize=size, layout="constrained")
     if output is None:
         _draw_counts(ax, view, layers, radius)
@@ -93,7 +93,7 @@ def draw(
     if figure is not None:
         legend = ax.get_legend()
         beside = 0.0 if legend is None else legend.get_window_extent().width / figure.dpi
-        figure.set_figwidth(size[0] + max(beside, _BAR if figure.axes[1:] else 0.0) + 0.2)
+        figure.set_figwidth(size[0] + max(beside, _BAR_WIDTH if figure.axes[1:] else 0.0) + 0.2)
     return ax
 
 
@@ -183,7 +183,7 @@ def _entries(
 ) -> list[tuple[str, Any]]:
     """Return the labels of the legend, those with the most cells, and their colours."""
     used = [code for code in range(len(labels)) if counts[code]]
-    named = set(sorted(used, key=lambda code: -int(counts[code]))[:_MOST_LABELS])
+    named = set(sorted(used, key=lambda code: -int(counts[code]))[:_MAX_LABELS])
     entries = [(labels[code], colors[code]) for code in used if code in named]
     if len(used) > len(named):
         entries.append((f"and {len(used) - len(named):,} smaller ones", "none"))
@@ -194,7 +194,7 @@ def _entries(
 
 def _draw_legend(ax: Axes, entries: Sequence[tuple[str, Any]], **place: Any) -> None:
     texts = [_text(label) for label, _ in entries]
-    n_columns = -(-len(entries) // _ROWS)
+    n_columns = -(-len(entries) // _LEGEND_ROWS)
     legend = ax.legend(
         [Line2D([], [], linestyle="", marker="o", color=color) for _, color in entries],
         texts,
@@ -212,18 +212,18 @@ def _draw_legend(ax: Axes, entries: Sequence[tuple[str, Any]], **place: Any) -> 
 def _text(label: str) -> str:
     """Make any text one short, printable line."""
     line = printable(" ".join(label.split()))
-    return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
+    return line if len(line) <= _MAX_LABEL_LENGTH else f"{line[: _MAX_LABEL_LENGTH - 1]}…"
 
 
 def _draw_arrows(ax: Axes, shown: Embedding, dim: int) -> None:
     """Replace the axes by small, named arrows in the corner."""
     ax.set_axis_off()
-    basis = _SPELLED.get(shown.basis, shown.basis)
+    basis = _AXIS_NAMES.get(shown.basis, shown.basis)
     first = 1 if shown.columns is None else (shown.columns.start or 0) + 1
     ends = np.eye(2) if dim == 2 else _PROJECTION
-    corner = -_ARROW * np.minimum(ends.min(axis=0), 0.0)
+    corner = -_ARROW_LENGTH * np.minimum(ends.min(axis=0), 0.0)
     for number, (right, up) in enumerate(ends.tolist()):
-        end = corner + _ARROW * np.array([right, up])
+        end = corner + _ARROW_LENGTH * np.array([right, up])
         ax.annotate(
             "",
             xy=end,

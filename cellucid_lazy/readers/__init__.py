@@ -83,7 +83,7 @@ def open(  # noqa: A001 - the name that users of xarray, zarr and h5py expect
     MissingKeyError
         When the layer, or raw, is not there.
     OptionError
-        When storage options do not fit, or are given for what is no URL.
+        When storage options do not fit, or are given without a URL.
 
     Examples
     --------
@@ -130,12 +130,12 @@ def _open_path(
     for storage in STORAGES:
         if storage.sniff(path):
             with storage.open(path, storage_options) as whole:
-                tree = _enter(whole, *part)
+                tree = _choose_anndata(whole, *part)
                 if not _has_old_layout(tree):
                     source = describe(tree, storage.name, **choice)
                     if tree is whole:
                         return source
-                    shared = _not_of_one_modality(whole, source)
+                    shared = _shared_elements(whole, source)
                     return replace(source, left_out=(*shared, *source.left_out))
                 return _open_with_anndata(tree, choice, storage=storage.name)
     if (Path(path) / "dataset_identity.json").is_file():
@@ -164,19 +164,19 @@ def _check_readable(path: str) -> None:
 
 # Groups that hold several AnnData: what the store is, and the argument that names one. Before
 # SpatialData 0.1 the one table was in the group table.
-_SEVERAL = {
+_CONTAINERS = {
     "mod": ("MuData", "modality"),
     "tables": ("SpatialData", "table"),
     "table": ("SpatialData", "table"),
 }
 
 
-def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
+def _choose_anndata(tree: Tree, modality: str | None, table: str | None) -> Tree:
     """Go to the AnnData that is asked for, in a store that holds several."""
     chosen = {"modality": modality, "table": table}
-    group = next((one for one in _SEVERAL if one in tree.root), "")
-    found = _SEVERAL.get(group)
-    for kind, argument in _SEVERAL.values():
+    group = next((one for one in _CONTAINERS if one in tree.root), "")
+    found = _CONTAINERS.get(group)
+    for kind, argument in _CONTAINERS.values():
         if chosen[argument] is not None and found != (kind, argument):
             raise DataError(f"{tree.path}: is no {kind}, so there is no {argument} to choose")
     if found is None:
@@ -193,11 +193,11 @@ def _enter(tree: Tree, modality: str | None, table: str | None) -> Tree:
     return tree._replace(root=tree.root[group][name])
 
 
-def _not_of_one_modality(whole: Tree, source: Source) -> tuple[str, ...]:
-    """Return a sentence on what a MuData holds of all its modalities together: it is not shown."""
+def _shared_elements(whole: Tree, source: Source) -> tuple[str, ...]:
+    """Name in a sentence what a MuData holds for all its modalities, which is not shown."""
     if "mod" not in whole.root or "obs" not in whole.root:
         return ()
-    # Columns of a modality are there again, under its name and a colon, or their own.
+    # MuData repeats a modality's columns, under its name and a colon or under their own name.
     columns = [key for key in frame_keys(whole.root["obs"]) if ":" not in key]
     keys = [f"obs/{key}" for key in columns if key not in source.obs]
     # Under the name of a modality there is a mask of its cells.

@@ -1,4 +1,4 @@
-"""A stored AnnData as a Source; and the checks that an AnnData in memory shares."""
+"""Describe a stored AnnData as a Source, with checks that AnnData in memory shares."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def describe(
         read_gene_ids=gene_id_reader(tree, var, var_name),
         matrices=matrices,
         read_raw_gene_ids=None if use_raw else _raw_gene_ids(tree, left_out),
-        # Last: the lines before add to it.
+        # Last, since the calls above append to it.
         left_out=tuple(left_out),
         checksum=None if node is None else _checksum(tree, node),
     )

@@ -27,7 +27,7 @@ _LAYOUTS: dict[str, Literal["csr", "csc"]] = {
     "csc": "csc",
 }
 
-# Smallest size that a row counts with, as narrow types are widened later; and that of a text.
+# Least size that is assumed for a row, since narrow types are widened later; and for a text.
 _MIN_ROW_BYTES = 8
 _TEXT_BYTES = 64
 
@@ -115,7 +115,7 @@ def stored_obsm(tree: Tree, node: Any, n_cells: int) -> ObsmArray:
     Raises
     ------
     DataError
-        When it holds no real numbers, or has not a row per cell.
+        When it does not hold real numbers, or does not have a row per cell.
     """
     found = _obsm_entry(tree, node)
     if found.shape[:1] != (n_cells,):
@@ -203,7 +203,7 @@ def _by_rows(
     graph: dict[Any, Any] = {}
     argument = source
     if isinstance(source.data if isinstance(source, SparseMatrix) else source, MemoryArray):
-        # One node of the graph, so that the values are sent once.
+        # The values are one node of the graph, so that they are sent once.
         argument = f"source-{name}"
         graph[argument] = source
     spans = cut(shape[0], rows)

@@ -27,8 +27,8 @@ from cellucid_lazy.transforms.values import as_text, to_float32
 
 ReadLabels = Callable[[], list[object]]
 
-# Cells, or genes; edges of the neighbour graph are pairs of 32 bits.
-_MOST_ROWS = 2**32 - 1
+# Of cells, or of genes: edges of the neighbour graph number cells with 32 bits.
+_MAX_ROWS = 2**32 - 1
 
 
 def frame_keys(frame: Any) -> tuple[str, ...]:
@@ -58,8 +58,8 @@ def frame_length(tree: Tree, frame: Any) -> int:
         raise DataError(
             f"{location(tree, frame)}: the index {key!r} cannot be read ({problem})"
         ) from problem
-    if n_rows > _MOST_ROWS:
-        raise DataError(f"{location(tree, index)}: has {n_rows:,} rows; at most {_MOST_ROWS:,} fit")
+    if n_rows > _MAX_ROWS:
+        raise DataError(f"{location(tree, index)}: has {n_rows:,} rows; at most {_MAX_ROWS:,} fit")
     return n_rows
 
 
@@ -77,7 +77,7 @@ def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
     Raises
     ------
     DataError
-        When its type is none that can be shown, or it has not one value per cell.
+        When its type cannot be shown, or it does not have one value per cell.
     """
     node = frame.get(key)
     if node is None:
@@ -104,8 +104,8 @@ def obs_column(tree: Tree, frame: Any, key: str, n_cells: int) -> ObsColumn:
         kind = encoding(node) or "group"
         raise DataError(f"{location(tree, node)}: is a {kind}, which cannot be shown")
     if values.dtype.kind in "Ob":
-        n_most = 2 if values.dtype.kind == "b" else None
-        return ObsColumn(key, "category", build, max_categories=n_most)
+        max_categories = 2 if values.dtype.kind == "b" else None
+        return ObsColumn(key, "category", build, max_categories=max_categories)
     check_numeric(values.dtype, location(tree, node))
     return ObsColumn(key, "continuous", build)
 
@@ -158,7 +158,7 @@ def _missing_number(values: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.floa
 
 
 def index_array(tree: Tree, frame: Any) -> Callable[[BlockSizes], da.Array]:
-    """Prepare the lazy row names of a stored dataframe, as text."""
+    """Return a function that builds the lazy row names of a stored dataframe, as text."""
     node = frame[_index_key(frame)]
     categorical = _categorical_parts(frame, node)
     if categorical is not None:
@@ -182,7 +182,7 @@ def _by_code(read_labels: ReadLabels, codes: NDArray[Any]) -> NDArray[Any]:
 
 
 def color_reader(tree: Tree, node: Any) -> Callable[[], list[str]]:
-    """Prepare to read the colours of a category's labels, an array of text in uns.
+    """Return a function that reads the colours of a category's labels, a text array in uns.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def _read_colors(colors: ArrayReader) -> list[str]:
 
 
 def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]]:
-    """Prepare to read gene identifiers from the index of var or a column.
+    """Return a function that reads gene identifiers from the index of var or a column.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def gene_id_reader(tree: Tree, var: Any, name: str) -> Callable[[str], list[str]
 
 
 def _labels(tree: Tree, frame: Any, node: Any) -> ReadLabels:
-    """Prepare to read a column, or the categories of one, as Python objects."""
+    """Return a function that reads a column, or its categories, as Python objects."""
     categorical = _categorical_parts(frame, node)
     if categorical is not None:
         codes, categories = categorical

@@ -45,10 +45,10 @@ _FLETCHER32 = h5py.h5z.FILTER_FLETCHER32
 # In the order of writing. HDF5 decodes the others (lzf, fletcher32, szip, blosc), and reads chunks
 # without filters as fast.
 _DECODABLE = ((_DEFLATE,), (_SHUFFLE, _DEFLATE))
-# Texts that are read together at least.
-_TEXTS = 2**16
-# Bytes that any chunk may have.
-_SMALL_CHUNK = 2**20
+# So many texts of a fixed length must fit the memory budget together.
+_READ_TEXTS = 2**16
+# Least number of bytes to which a chunk may inflate; filters make a small one longer.
+_MIN_CHUNK_LIMIT = 2**20
 
 
 class Hdf5:
@@ -69,7 +69,7 @@ class Hdf5:
             fingerprint = file_fingerprint(path)
             with h5py.File(path, "r") as root:
                 reader = partial(Hdf5Array.describe, path=path, fingerprint=fingerprint)
-                links = tuple(_odd_links(root))
+                links = tuple(_unfollowed_links(root))
                 yield Tree(path, root, reader, True, notes=links, checksum=checksum_of)
         except DataError as problem:
             if not links:
@@ -84,8 +84,8 @@ class Hdf5:
             raise DataError(f"{path}: cannot be read as HDF5: {problem}{advice}") from problem
 
 
-def _odd_links(root: h5py.File) -> Iterator[str]:
-    """Say which links of an AnnData lead to another file, or nowhere."""
+def _unfollowed_links(root: h5py.File) -> Iterator[str]:
+    """Yield a sentence for each link of an AnnData that leads to another file, or nowhere."""
     groups = {"": root}
     for name in ("obs", "var", "obsm", "obsp", "layers", "raw"):
         if isinstance(root.get(name, getlink=True), h5py.HardLink):
@@ -172,7 +172,7 @@ class Hdf5Array:
         if dataset.chunks is not None:
             check_fits(prod(dataset.chunks) * stored.itemsize, f"{path}: {key}", "a chunk")
         if stored.kind == "S":
-            texts = min(prod(shape), _TEXTS)
+            texts = min(prod(shape), _READ_TEXTS)
             check_fits(texts * stored.itemsize, f"{path}: {key}", f"text of {texts:,} entries")
         return cls(path, key, fingerprint, shape, _native(stored), dataset.chunks)
 
@@ -225,7 +225,7 @@ class Hdf5Array:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Refuse a file that is not the one opened, and name it in whatever goes wrong."""
+        """Raise errors as a DataError that names the file; one that changed is a ChangedError."""
         self._check_fingerprint()
         try:
             yield
@@ -304,9 +304,9 @@ def checksum_of(dataset: h5py.Dataset) -> str:
 
 
 def _refuse_long_chunks(dataset: h5py.Dataset, region: Region) -> None:
-    """Refuse deflated chunks that are longer than they should be: HDF5 inflates all there is.
+    """Raise ValueError for deflated chunks that inflate to more than a chunk.
 
-    Raises ValueError.
+    HDF5, which reads them afterwards, has no such limit.
     """
     filters = _filter_codes(dataset)
     if _DEFLATE not in filters:
@@ -316,9 +316,9 @@ def _refuse_long_chunks(dataset: h5py.Dataset, region: Region) -> None:
     if position + 1 < len(filters) and not checked:
         raise ValueError(f"its filters ({filters}) are in an order that is not read")
     # Filters before it may add a few bytes to a small chunk.
-    n_bytes = max(prod(dataset.chunks) * dataset.id.get_type().get_size(), _SMALL_CHUNK)
-    for corner, _, _ in _overlaps(dataset.chunks, region):
-        mask, stored = fetch_chunk(dataset, corner) or (1 << position, b"")
+    n_bytes = max(prod(dataset.chunks) * dataset.id.get_type().get_size(), _MIN_CHUNK_LIMIT)
+    for offset, _, _ in _overlaps(dataset.chunks, region):
+        mask, stored = fetch_chunk(dataset, offset) or (1 << position, b"")
         if not mask >> position & 1:
             # A checksum is the last four bytes.
             _inflate(stored[:-4] if checked and not mask >> position + 1 & 1 else stored, n_bytes)
@@ -332,11 +332,11 @@ def _read_chunks(dataset: h5py.Dataset, filters: tuple[int, ...], region: Region
     # Once: h5py computes them each time.
     chunks, dtype = dataset.chunks, dataset.dtype
     out = np.empty([stop - start for start, stop in region], dtype)
-    for corner, source, target in _overlaps(chunks, region):
-        found = fetch_chunk(dataset, corner)
+    for offset, source, target in _overlaps(chunks, region):
+        found = fetch_chunk(dataset, offset)
         if found is None:
             part = [
-                slice(at + one.start, at + one.stop) for at, one in zip(corner, source, strict=True)
+                slice(at + one.start, at + one.stop) for at, one in zip(offset, source, strict=True)
             ]
             out[target] = dataset[tuple(part)]
             continue
@@ -346,17 +346,17 @@ def _read_chunks(dataset: h5py.Dataset, filters: tuple[int, ...], region: Region
         try:
             out[target] = _decode(stored, used, chunks, dtype)[source]
         except ValueError as error:
-            raise ValueError(f"the chunk at {corner}: {error}") from error
+            raise ValueError(f"the chunk at {offset}: {error}") from error
     return out
 
 
-def fetch_chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> tuple[int, bytes] | None:
+def fetch_chunk(dataset: h5py.Dataset, offset: tuple[int, ...]) -> tuple[int, bytes] | None:
     """Fetch the filter mask and the undecoded bytes of the chunk that begins at a position.
 
     None for one that h5py has to read: it was never written, or h5py says why it cannot be read.
     """
     try:
-        found: tuple[int, bytes] = dataset.id.read_direct_chunk(corner)
+        found: tuple[int, bytes] = dataset.id.read_direct_chunk(offset)
     except (OSError, RuntimeError, MemoryError):  # any of them, where there is no chunk at all
         return None
     return found
@@ -365,18 +365,18 @@ def fetch_chunk(dataset: h5py.Dataset, corner: tuple[int, ...]) -> tuple[int, by
 def _overlaps(
     chunks: tuple[int, ...], region: Region
 ) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
-    """Yield each chunk that a region overlaps: its corner, slices of the chunk and the region."""
+    """Yield each chunk that a region overlaps: its offset, slices of the chunk and the region."""
     sides = [
         range(start // chunk * chunk, stop, chunk)
         for chunk, (start, stop) in zip(chunks, region, strict=True)
     ]
-    for corner in product(*sides):
+    for offset in product(*sides):
         source, target = [], []
-        for first, chunk, (start, stop) in zip(corner, chunks, region, strict=True):
+        for first, chunk, (start, stop) in zip(offset, chunks, region, strict=True):
             low, high = max(start, first), min(stop, first + chunk)
             source.append(slice(low - first, high - first))
             target.append(slice(low - start, high - start))
-        yield corner, tuple(source), tuple(target)
+        yield offset, tuple(source), tuple(target)
 
 
 def _decode(

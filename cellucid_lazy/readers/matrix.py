@@ -18,7 +18,7 @@ from cellucid_lazy.engine.resources import memory_budget
 from cellucid_lazy.errors import DataError, format_size
 from cellucid_lazy.source import ArrayReader, Block, Layout
 
-# Whatever the budget, so much may be read at once.
+# Bytes that may be read at once, whatever the budget.
 _ALWAYS_FITS = 2**26
 # Indices that are searched together: as many as stay in a processor's cache.
 _CACHED_INDICES = 2**16
@@ -27,7 +27,7 @@ _MEMORY_GENES = 16
 
 
 def check_fits(n_bytes: int, name: str, what: str) -> None:
-    """Refuse what is read as a whole and takes more than the memory budget.
+    """Raise a DataError if what is read as a whole exceeds the memory budget.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class DenseMatrix:
         ]
 
     def chunk_blocks(self, values: int, genes: NDArray[np.intp]) -> list[Block]:
-        """Cut the stored chunks that hold one of the genes into such rectangles."""
+        """Cut the stored chunks that hold one of the genes into rectangles of whole chunks."""
         rows, width = self._block_shape(values)
         stripe = self._chunk[1]
         stripes = np.unique(np.asarray(genes) // stripe)
@@ -169,7 +169,7 @@ class DenseMatrix:
         return max(1, rows), max(1, min(width, self.shape[1]))
 
     def _block_shape(self, values: int) -> tuple[int, int]:
-        """Choose cells and genes of a block: a block with all cells has its genes whole."""
+        """Return the number of cells and of genes in a block: all cells, if `values` allows it."""
         n_cells, (chunk_rows, stripe) = max(1, self.shape[0]), self._chunk
         rows = min(values // stripe, n_cells)
         if rows < n_cells:

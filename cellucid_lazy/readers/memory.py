@@ -79,7 +79,7 @@ def _sparse_matrix(matrix: Any, token: str, name: str) -> SparseMatrix:
 
 
 def build_as_is(array: da.Array, sizes: BlockSizes, *, again: bool = False) -> da.Array:
-    """Return a user's array: its blocks are what they are, and its tasks keep their names."""
+    """Return a user's array unchanged, with its own blocks and names of tasks."""
     del sizes, again
     return array
 
@@ -99,7 +99,7 @@ def column_of(key: str, series: pd.Series[Any], token: str) -> ObsColumn:
     Returns
     -------
     ObsColumn
-        Numbers are continuous, all else are categories.
+        Continuous for numbers, a category for everything else.
 
     Raises
     ------

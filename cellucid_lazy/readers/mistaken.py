@@ -1,4 +1,4 @@
-"""Files that are given by mistake: what each is, and what to do with it."""
+"""Recognise files that are not AnnData, and say what to do with each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _GZIP = b"\x1f\x8b"
 _COMPRESSED = "is compressed with gzip; decompress it first (gunzip)"
 _R = "is an R file; convert it to h5ad first, such as with zellkonverter"
 
-# How a file begins, and what it is then.
-_BEGINNINGS = (
+# First bytes of a file, and the message about it.
+_SIGNATURES = (
     (_GZIP, _COMPRESSED),
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file; fetch it (git lfs pull)"),
     (b"BZh", "is compressed with bzip2; decompress it first (bunzip2)"),
@@ -25,7 +25,7 @@ _BEGINNINGS = (
     (b"<html", "is a web page, not the file; download it again"),
 )
 # Enough to recognise a file, also when it is compressed.
-_BEGIN_BYTES = 4096
+_HEAD_BYTES = 4096
 
 
 def describe_file(path: str) -> str:
@@ -34,7 +34,7 @@ def describe_file(path: str) -> str:
     if not file.is_file():
         return ""
     with file.open("rb") as opened:
-        begin = opened.read(_BEGIN_BYTES)
+        begin = opened.read(_HEAD_BYTES)
     if not begin:
         return "is empty (0 bytes); download or copy it again"
     return _describe_bytes(begin)
@@ -46,9 +46,9 @@ def _describe_bytes(begin: bytes) -> str:
     if begin.startswith(_GZIP):
         # R files, tar archives and 10x matrices are compressed as a rule.
         with suppress(zlib.error):
-            inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(begin, _BEGIN_BYTES)
+            inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(begin, _HEAD_BYTES)
             return _describe_bytes(inner) or _COMPRESSED
-    return next((text for start, text in _BEGINNINGS if begin.startswith(start)), "")
+    return next((text for start, text in _SIGNATURES if begin.startswith(start)), "")
 
 
 def describe_no_store(path: str) -> str:

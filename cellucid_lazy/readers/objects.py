@@ -71,16 +71,16 @@ def open_anndata(
     whole = adata
     if adata.is_view and (adata._adata_ref.isbacked or _is_lazy(adata._adata_ref)):
         whole = adata._adata_ref
-    loaded, called = whole, {}
+    loaded, labels = whole, {}
     if _is_lazy(whole):
         file = _path(whole)
         path = None if file is None else str(file.absolute())
-        called = {"name": "AnnData from read_lazy", "storage": "lazy"}
-        loaded = _load_frames(whole, path or called["name"], use_raw=use_raw)
+        labels = {"name": "AnnData from read_lazy", "storage": "lazy"}
+        loaded = _load_frames(whole, path or labels["name"], use_raw=use_raw)
     elif loaded.isbacked:
         path = str(Path(loaded.filename).absolute())
     source = _describe(
-        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path, **called
+        loaded, layer=layer, use_raw=use_raw, neighbors_key=neighbors_key, path=path, **labels
     )
     if whole is adata:
         return source
@@ -195,8 +195,8 @@ def _describe(
 ) -> Source:
     """Describe an AnnData object that is no view of a file.
 
-    `path` is where it was loaded from, `name` and `storage` what it is called where that is not
-    known.
+    `path` is the file it was loaded from. Without one, messages call it `name`, and its storage is
+    `storage`.
     """
     name = path or name
     # Names of tasks begin with it.
@@ -242,7 +242,7 @@ def _describe(
         read_raw_gene_ids=(
             None if use_raw or adata.raw is None else partial(_read_gene_ids, adata.raw.var, name)
         ),
-        # Last: the lines before add to it.
+        # Last, since the calls above append to it.
         left_out=tuple(left_out),
     )
 

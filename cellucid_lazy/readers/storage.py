@@ -32,7 +32,7 @@ class Tree(NamedTuple):
     keys
         Lists the members of a group, damaged ones too.
     notes
-        Sentences for users about parts that are elsewhere.
+        Sentences for users about links that are not followed.
     checksum
         Names the filter of an array that has a checksum, such as ``"gzip"``; "" for none. None
         where that is unknown.

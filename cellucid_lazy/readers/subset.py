@@ -98,7 +98,7 @@ def _column_subset(
 def _chosen_of(
     positions: NDArray[np.intp] | None, chosen: NDArray[np.intp] | None
 ) -> NDArray[np.intp] | None:
-    """Choose among positions; None is all of them, in order."""
+    """Index positions by others; None stands for all of them, in order."""
     if positions is None or chosen is None:
         return positions if chosen is None else chosen
     return positions[chosen]

@@ -1,4 +1,4 @@
-"""What users computed, as columns of obs and arrays of obsm: NumPy, pandas, dask or xarray."""
+"""Describe users' NumPy, pandas, dask or xarray values as columns of obs and arrays of obsm."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def obsm_entry(source: Source, key: int | str, values: Any) -> ObsmArray:
 
 
 def checked(source: Source, name: str, values: Any) -> Any:
-    """Refuse values of other cells; xarray's become dask or NumPy.
+    """Check that values belong to the dataset's cells; xarray's become dask or NumPy.
 
     Raises
     ------
     DataError
-        When there are more or fewer than cells, or they name other cells.
+        When their number is not that of the cells, or they name other cells.
     """
     if hasattr(values, "dims"):
         if values.dims[:1] != ("cell",):
@@ -122,7 +122,7 @@ def checked(source: Source, name: str, values: Any) -> Any:
 
 
 def check_cells(source: Source, name: str, shape: tuple[float, ...], found: Any = None) -> None:
-    """Refuse values of other cells, given their shape and the names of their cells, if known.
+    """Check by shape, and by the names of cells if known, that values belong to the cells.
 
     Names are read and compared, unless they are the lazy names of the dataset itself.
 
@@ -182,8 +182,8 @@ def coded_column(
     Returns
     -------
     ObsColumn
-        A category. NaN, the missing code, and negative codes that are no flag are missing; any
-        other code that is no flag is an error when it is computed.
+        A category. NaN, the missing code, and negative codes without a flag are missing; any other
+        code without a flag is an error when it is computed.
 
     Raises
     ------
@@ -200,21 +200,21 @@ def coded_column(
                 f"obs {key!r} has {len(flags):,} {FLAG_VALUES}, but {len(labels):,} {FLAG_MEANINGS}"
             )
         read_labels = partial(list, labels)
-    place = partial(_places, flags, attributes.get(MISSING_CODE))
-    found = map_indexed(place, "i", as_dask(codes), "i", dtype=np.int32)
+    find_flags = partial(_flag_positions, flags, attributes.get(MISSING_CODE))
+    found = map_indexed(find_flags, "i", as_dask(codes), "i", dtype=np.int32)
     return ObsColumn(
         key, "category", partial(build_as_is, found), read_labels, max_categories=len(flags)
     )
 
 
-def _places(flags: NDArray[Any], missing: Any, codes: NDArray[Any]) -> NDArray[np.int32]:
-    """Find the place of each code among the flags, -1 for missing."""
+def _flag_positions(flags: NDArray[Any], missing: Any, codes: NDArray[Any]) -> NDArray[np.int32]:
+    """Find the position of each code among the flags; -1 for missing."""
     order = np.argsort(flags)
     at = np.searchsorted(flags, codes, sorter=order)
     found = order.take(at, mode="clip").astype(np.int32) if len(flags) else at.astype(np.int32)
     known = at < len(flags)
     known[known] = flags[found[known]] == codes[known]
-    # A place beyond the labels is an error when codes are encoded.
+    # A position beyond the labels is an error when codes are encoded.
     found[~known] = len(flags)
     found[~known & ~(codes >= 0)] = -1
     if missing is not None:

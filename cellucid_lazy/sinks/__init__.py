@@ -1,4 +1,4 @@
-"""Sinks: where files are written. They know bytes and names only."""
+"""Sinks: where named files are written, whatever their bytes mean."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from cellucid_lazy.folders import Lock, exchange, remove_folder, synchronize
 IDENTITY_FILE = "dataset_identity.json"
 
 # Files of an export; a codec may append its suffix. Nothing else is ever removed from a target.
-_OURS = re.compile(
+_EXPORT_FILE = re.compile(
     r"dataset_identity\.json|.*_manifest\.json|.+\.(bin|f32|u8|u16|u32|u64)(\.\w+)?|\.DS_Store"
 )
 # Folders beside a target: the staged export, files written a second time, the replaced export.
@@ -119,7 +119,7 @@ class FolderSink:
         self._leftover = re.compile(rf"{re.escape(stem)}\.[0-9a-f]{{8}}\.({states})(\.gone)?")
         self._lock = Lock(self._target.with_name(f"{stem}.cellucid-lazy.lock"))
         self._names: tuple[str, ...] = ()
-        self._made: list[Path] = []
+        self._created_parents: list[Path] = []
 
     def prepare(self, inputs: Sequence[str] = ()) -> None:
         """Lock the target, and remove what killed exports left beside it.
@@ -186,10 +186,10 @@ class FolderSink:
             self._remove_own()
         finally:
             self._lock.release()
-            for folder in reversed(self._made):
+            for folder in reversed(self._created_parents):
                 with suppress(OSError):
                     folder.rmdir()  # fails if another export uses it
-            self._made = []
+            self._created_parents = []
 
     def _remove_own(self) -> None:
         """Remove the staged and the replaced export."""
@@ -270,7 +270,7 @@ class FolderSink:
                 f"{target}: holds an earlier export; pass overwrite=True (--overwrite) to replace "
                 "it as a whole"
             )
-        for path in _foreign(folder):
+        for path in _foreign_paths(folder):
             raise ExportError(
                 f"{target}: holds {path.relative_to(folder)}, which is no file of an export and "
                 "would be removed with it; move it, or give another folder"
@@ -284,7 +284,7 @@ class FolderSink:
                 for folder in [one for one in self._target.parents if not one.exists()][::-1]:
                     with suppress(FileExistsError):
                         folder.mkdir()
-                        self._made.append(folder)
+                        self._created_parents.append(folder)
                 if self._lock.acquire():
                     return
                 raise ExportError(
@@ -378,7 +378,7 @@ def _stem(name: str) -> str:
     return f".{name}"
 
 
-def _foreign(folder: Path) -> Iterator[Path]:
+def _foreign_paths(folder: Path) -> Iterator[Path]:
     """Find what no export wrote in a folder: other files, links, empty folders."""
 
     def refuse(problem: OSError) -> None:
@@ -389,18 +389,18 @@ def _foreign(folder: Path) -> Iterator[Path]:
         if not folders and not names and path != folder:
             yield path
         yield from (path / name for name in folders if (path / name).is_symlink())
-        yield from (path / name for name in names if not _OURS.fullmatch(name))
+        yield from (path / name for name in names if not _EXPORT_FILE.fullmatch(name))
 
 
 def _remove_export(folder: Path, names: Collection[str] = ()) -> None:
-    """Remove a staged or replaced export, unless it has a file that is neither ours nor in `names`.
+    """Remove a staged or replaced export, unless it has a file of neither an export nor `names`.
 
     Empty folders do not count: a staging folder has them before its files are written.
     """
     with suppress(OSError):
         others = {
             path.relative_to(folder).as_posix()
-            for path in _foreign(folder)
+            for path in _foreign_paths(folder)
             if path.is_symlink() or not path.is_dir()
         }
         if folder.exists() and others <= set(names):

@@ -115,7 +115,7 @@ class CellucidAccessor:
         Parameters
         ----------
         key
-            Of the obs column.
+            Key of the obs column.
 
         Returns
         -------

@@ -83,10 +83,10 @@ def to_dataset(
         )
     if names is not None:
         catalogue = catalogue.select(*([names] if isinstance(names, str) else names))
-    whole = catalogue.unquantized()
+    unquantized = catalogue.unquantized()
     found: dict[str, xr.Variable] = {}
-    _add_embeddings(catalogue, whole, found)
-    _add_obs(catalogue, whole, found)
+    _add_embeddings(catalogue, unquantized, found)
+    _add_obs(catalogue, unquantized, found)
     _add_expression(catalogue, found)
     if edges and catalogue.listed("connectivity"):
         _add_edges(catalogue, found)
@@ -98,7 +98,9 @@ def to_dataset(
     return dataset
 
 
-def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
+def _add_embeddings(
+    catalogue: Catalogue, unquantized: Catalogue, found: dict[str, xr.Variable]
+) -> None:
     shown = catalogue.dataset.shown
     for text, name in catalogue.listed("points").items():
         if not name.part:
@@ -106,17 +108,17 @@ def _add_embeddings(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.
             attributes = v.attributes(catalogue[text], name.key, variable)
             attributes[v.OBSM_KEY] = shown.embeddings[name.key].as_option()
             dims = (v.CELL, v.axis(name.key))
-            found[variable] = xr.Variable(dims, whole[text].array, attributes)
+            found[variable] = xr.Variable(dims, unquantized[text].array, attributes)
     for text, name in catalogue.listed("vectors").items():
         field, _, dimension = name.key.rpartition("/")
         variable = v.vector_name(field, dimension, found)
         attributes = v.attributes(catalogue[text], name.key, variable)
         attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
         dims = (v.CELL, v.axis(dimension))
-        found[variable] = xr.Variable(dims, whole[text].array, attributes)
+        found[variable] = xr.Variable(dims, unquantized[text].array, attributes)
 
 
-def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variable]) -> None:
+def _add_obs(catalogue: Catalogue, unquantized: Catalogue, found: dict[str, xr.Variable]) -> None:
     """Add columns: codes and outlier quantiles both, whichever of them was chosen."""
     obs = KINDS["obs"]
     listed = {name.key for name in catalogue.listed("obs").values()}
@@ -129,7 +131,7 @@ def _add_obs(catalogue: Catalogue, whole: Catalogue, found: dict[str, xr.Variabl
         if name.part == "codes":
             _add_codes(output, stem, attributes, found)
         else:
-            values = obs.build(whole.dataset, name).array
+            values = obs.build(unquantized.dataset, name).array
             found[variable] = xr.Variable(v.CELL, values, attributes)
 
 

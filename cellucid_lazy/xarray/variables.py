@@ -22,7 +22,7 @@ CELL_NUMBER = "cell_number"
 
 # Attributes of variables: the name of the output, its key, and its file.
 OUTPUT, KEY, FILE = "output", "key", "file"
-# The name of the variable: what is computed from it keeps its attributes, under another name.
+# The name given to the variable. What is computed from it keeps this attribute, not the name.
 VARIABLE = "variable"
 # Of embeddings and vector fields: the obsm key. Of codes: the variable with their labels, and the
 # colours of these, as JSON.
@@ -31,7 +31,7 @@ OBSM_KEY, LABELS, COLORS = "obsm_key", "labels", "colors"
 N_CELLS = "n_cells"
 
 # What netCDF or zarr refuse in the name of a variable.
-_ODD = re.compile(r"[^\w.+-]+")
+_UNSAFE = re.compile(r"[^\w.+-]+")
 
 
 def axis(dimension: str) -> str:
@@ -41,7 +41,7 @@ def axis(dimension: str) -> str:
 
 def vector_name(field: str, dimension: str, taken: Container[Hashable]) -> str:
     """Name the variable of a vector field; with a number added if the name is taken."""
-    name = f"vector_{_ODD.sub('_', field)}_{dimension}"
+    name = f"vector_{_UNSAFE.sub('_', field)}_{dimension}"
     return next(stem for stem in _stems(name) if stem not in taken)
 
 
@@ -58,14 +58,14 @@ def column_stems(keys: Iterable[str], dimensions: Iterable[str]) -> dict[str, st
     Returns
     -------
     dict
-        By key: the name of the values or codes, which what accompanies them begins with.
+        By key, the name of the values or codes; those of the variables with them begin with it.
     """
     endings = ["", "_label", "_outliers", "_category", "_centroid", "_centroid_n"]
     endings += [f"_centroid_{dimension}" for dimension in dimensions]
     taken: set[str] = set()
     found = {}
     for key in keys:
-        for stem in _stems(f"obs_{_ODD.sub('_', key)}"):
+        for stem in _stems(f"obs_{_UNSAFE.sub('_', key)}"):
             names = {stem + ending for ending in endings}
             if not names & taken:
                 break

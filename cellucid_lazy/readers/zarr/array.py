@@ -188,7 +188,7 @@ def _quick_fingerprint(url: str, key: str) -> tuple[Status, ...]:
 
 
 def _folders(url: str, key: str) -> Iterator[tuple[str, Status]]:
-    """Find the folders of a matrix's chunks, a level deeper: in c, or in zarr 2 with "/"."""
+    """Find the folders that hold a matrix's chunks: in c, or in zarr v2 those of separator "/"."""
     for path in (f"{url}/{key}", f"{url}/{key}/c"):
         if Path(path).is_dir():
             with os.scandir(path) as entries:

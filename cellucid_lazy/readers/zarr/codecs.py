@@ -1,6 +1,6 @@
 """Codecs of zarr: which have a checksum, and decoding that stops at the size of a chunk.
 
-zarr's codecs inflate whatever there is.
+zarr's own codecs decode chunks to any size.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from isal import isal_zlib
 
 from cellucid_lazy.engine.resources import memory_budget
 
-# What window and header isal is to expect.
-_DEFLATE = {"zlib": 15, "gzip": 31}
+# By codec, isal's argument wbits: size of the window and kind of header.
+_WBITS = {"zlib": 15, "gzip": 31}
 # Where zarr's own codecs keep what decodes.
 _DECODERS = ("_gzip_codec", "_zstd_codec", "_blosc_codec", "_codec")
 _CHECKSUMS = ("gzip", "zlib", "crc32c", "crc32", "adler32", "fletcher32")
 # A checksum, or the header of a filter, may come on top of a chunk.
-_SPARE = 2**16
+_OVERHEAD = 2**16
 
 
 def checksum_of(array: Any) -> str:
@@ -48,14 +48,14 @@ def bound_codecs(array: Any) -> None:
     metadata, dtype = array.metadata, array.dtype
     filters = getattr(metadata, "filters", None)
     is_sized = dtype.kind in "biufcSU" and not filters
-    most = prod(array.chunks) * dtype.itemsize + _SPARE if is_sized else memory_budget()
+    max_bytes = prod(array.chunks) * dtype.itemsize + _OVERHEAD if is_sized else memory_budget()
     for codec in _decoders(metadata):
         name = str(getattr(codec, "codec_id", ""))
         # On the instance: the array was opened for reading here, and has codecs of its own.
-        if name in _DEFLATE:
-            codec.decode = partial(_inflate, _DEFLATE[name], most)
-        elif name in _STATED:
-            codec.decode = partial(_decode, codec.decode, name, most)
+        if name in _WBITS:
+            codec.decode = partial(_inflate, _WBITS[name], max_bytes)
+        elif name in _SIZE_READERS:
+            codec.decode = partial(_decode, codec.decode, name, max_bytes)
 
 
 def _codecs(metadata: Any) -> list[Any]:
@@ -74,12 +74,12 @@ def _decoders(metadata: Any) -> list[Any]:
     return [getattr(one, name) for one in every for name in _DECODERS if hasattr(one, name)]
 
 
-def _inflate(window: int, most: int, data: Any, out: Any = None) -> bytes:
+def _inflate(wbits: int, max_bytes: int, data: Any, out: Any = None) -> bytes:
     """Decompress gzip or zlib."""
     del out  # zarr gives none
-    stream = isal_zlib.decompressobj(window)
-    found: bytes = stream.decompress(data, most + 1)
-    _check_size(len(found), most)
+    stream = isal_zlib.decompressobj(wbits)
+    found: bytes = stream.decompress(data, max_bytes + 1)
+    _check_size(len(found), max_bytes)
     if not stream.eof:
         raise ValueError("its deflate stream is cut short")
     if stream.unused_data:
@@ -87,15 +87,15 @@ def _inflate(window: int, most: int, data: Any, out: Any = None) -> bytes:
     return found
 
 
-def _decode(decode: Any, name: str, most: int, data: Any, out: Any = None) -> Any:
-    """Decompress what states its size."""
-    _check_size(_STATED[name](bytes(memoryview(data).cast("B")[:18])), most)
+def _decode(decode: Any, name: str, max_bytes: int, data: Any, out: Any = None) -> Any:
+    """Decompress data whose header states the decoded size."""
+    _check_size(_SIZE_READERS[name](bytes(memoryview(data).cast("B")[:18])), max_bytes)
     return decode(data, out)
 
 
-def _check_size(size: int, most: int) -> None:
-    if size > most:
-        raise ValueError(f"a chunk decodes to more than {most:,} bytes")
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ValueError(f"a chunk decodes to more than {max_bytes:,} bytes")
 
 
 def _blosc_size(head: bytes) -> int:
@@ -116,4 +116,4 @@ def _zstd_size(head: bytes) -> int:
     return size + 256 if length == 2 else size
 
 
-_STATED = {"blosc": _blosc_size, "lz4": _lz4_size, "zstd": _zstd_size}
+_SIZE_READERS = {"blosc": _blosc_size, "lz4": _lz4_size, "zstd": _zstd_size}

@@ -167,7 +167,7 @@ def open_root(url: str, options: StorageOptions) -> tuple[Any, str]:
     """
     file, modified = _probe(url, options) if "://" in url else (None, "")
     zarr_format: Literal[2, 3] | None = None if file is None else 3 if file == "zarr.json" else 2
-    # Whoever zips the folder of a store has it one level down in the archive.
+    # In the zip file of a store's folder, the store is one level down.
     inner = _folder_in_zip(url) if url.endswith(".zip") else None
     open_group = partial(zarr.open_group, mode="r", zarr_format=zarr_format, path=inner)
     consolidated = False if file == ".zgroup" else None
@@ -206,8 +206,8 @@ async def _listed(group: zarr.Group) -> list[str]:
 def _probe(url: str, options: StorageOptions) -> tuple[str, str]:
     """Find the root file of a remote store, whose name gives the format, and when it was written.
 
-    One request after the other: zarr sends all at a time, so when one fails the others go on, and
-    Python complains about them when it exits.
+    Requests are sent one by one. zarr sends all at once: when one fails, the others are left
+    pending, and Python warns of them at exit.
     """
     store = key_value_store(url, options)
     refused: Exception = FileNotFoundError(url)
