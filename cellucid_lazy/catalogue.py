@@ -1,4 +1,4 @@
-"""Catalogue: the named outputs of a dataset. Names at once, arrays on access."""
+"""The catalogue of a dataset's outputs: it lists names, and builds arrays on access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cellucid_lazy.errors import (
 )
 from cellucid_lazy.graph import unfused
 from cellucid_lazy.kinds import KINDS, Dataset, Row
-from cellucid_lazy.kinds.assigned import assigned
+from cellucid_lazy.kinds.assign import assign
 from cellucid_lazy.kinds.dataset import Shared
 from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.names import Name, kind_of, name_problems
@@ -44,7 +44,7 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 
 def outputs(source: Any, options: Options | None = None) -> Catalogue:
-    """Offer every output of a dataset; nothing is computed.
+    """Make the catalogue of all outputs of a dataset; nothing is computed.
 
     Parameters
     ----------
@@ -129,10 +129,8 @@ class Catalogue(Mapping[str, Output]):
         """Split a name that is offered, or raise MissingKeyError; for use inside this library."""
         if name not in self:
             key = str(name).partition("/")[2].rpartition("/")[0]
-            for sentence in self.source.left_out:
-                if key and sentence.startswith(f"obs column {key!r} is left out"):
-                    raise DataError(f"{self.source.name}: {sentence}")
-            raise missing_key("output", str(name), self, where=self.source.name)
+            left_out = self.source.left_out_error("obs column", key)
+            raise left_out or missing_key("output", str(name), self, where=self.source.name)
         return self.listed(kind_of(name))[name]
 
     def rows(self) -> dict[str, list[Row]]:
@@ -143,7 +141,7 @@ class Catalogue(Mapping[str, Output]):
         }
 
     def problems(self) -> list[str]:
-        """List why a folder of all outputs would be refused, a sentence each."""
+        """List the reasons, as sentences, why an export of all outputs would be refused."""
         return list(name_problems(name for kind in KINDS for name in self.listed(kind).values()))
 
     def __getitem__(self, name: str) -> Output:
@@ -257,9 +255,9 @@ class Catalogue(Mapping[str, Output]):
         Returns
         -------
         Catalogue
-            Of these cells, as if there were no others: embeddings are scaled, outlier quantiles and
-            centroids found, among them. Categories that none of them has are dropped, and edges to
-            other cells. A graph has no edges of a cell that is chosen twice: it is left out, with a
+            Of these cells, as if there were no others: embeddings, outlier quantiles and centroids
+            are computed from these alone. Categories without a cell are dropped, and so are edges
+            to other cells. If a cell is chosen twice, the neighbour graph is left out, with a
             LeftOutWarning.
 
         Raises
@@ -288,7 +286,7 @@ class Catalogue(Mapping[str, Output]):
             raise OptionError(f"{self.source.name}: isel(cell=...): {problem}") from problem
         for sentence in source.left_out[len(self.source.left_out) :]:
             warnings.warn(f"{source.name}: {sentence}", LeftOutWarning, stacklevel=2)
-        return Catalogue(self._dataset.of_cells(source), self._selected)
+        return Catalogue(self._dataset.with_cells(source), self._selected)
 
     def query(self, expression: str) -> Catalogue:
         """Take the cells for which an expression on obs columns is true.
@@ -297,8 +295,8 @@ class Catalogue(Mapping[str, Output]):
         ----------
         expression
             As ``pandas.DataFrame.eval`` takes it, such as ``"louvain == 'B' and n_counts > 500"``.
-            Keys that are no Python names stand in backticks. Labels are text, ``'True'`` and
-            ``'10'`` too; continuous values are float32.
+            Keys that are no Python identifiers are quoted in backticks. Labels are text, ``'True'``
+            and ``'10'`` too; continuous values are float32.
 
         Returns
         -------
@@ -345,9 +343,9 @@ class Catalogue(Mapping[str, Output]):
     ) -> Catalogue:
         """Add what a user computed, as outputs like any other.
 
-        Values are NumPy, pandas, dask or xarray, one row per cell. Lazy ones stay lazy. What names
-        its cells, by an index or by a coordinate ``cell_id``, has to name those of the dataset in
-        their order; names are read for that.
+        Values are NumPy, pandas, dask or xarray, one row per cell. Lazy ones stay lazy. If they
+        name their cells, by an index or a coordinate ``cell_id``, the names must be those of the
+        dataset, in the same order; names are read for that.
 
         Parameters
         ----------
@@ -364,7 +362,7 @@ class Catalogue(Mapping[str, Output]):
         Returns
         -------
         Catalogue
-            With these among its outputs, also where others were chosen.
+            Has these among its outputs, even where `select` has chosen others.
 
         Raises
         ------
@@ -378,8 +376,8 @@ class Catalogue(Mapping[str, Output]):
             _by_name(name, values)
             for name, values in {"obs": obs, "embeddings": embeddings, "vectors": vectors}.items()
         )
-        self._check_plain(obs)
-        new, keys = assigned(
+        self._warn_if_quantized(obs)
+        new, keys = assign(
             self._dataset,
             {key: obs_column(source, key, one) for key, one in obs.items()},
             {key: obsm_entry(source, key, one) for key, one in embeddings.items()},
@@ -397,7 +395,7 @@ class Catalogue(Mapping[str, Output]):
         ]
         return whole.select(*kept, *added)
 
-    def _check_plain(self, obs: Mapping[str, Any]) -> None:
+    def _warn_if_quantized(self, obs: Mapping[str, Any]) -> None:
         """Warn of lazy values that may come from quantized ones."""
         options = self.options
         if options.var_quantization is None and options.obs_continuous_quantization is None:
@@ -466,6 +464,14 @@ class Catalogue(Mapping[str, Output]):
                 yield Row(f"... and {len(rows) - _MAX_ROWS:,} more of {kind}/*").cells
 
 
+def check_catalogue(given: object) -> None:
+    """Raise OptionError for what is not a catalogue."""
+    if not isinstance(given, Catalogue):
+        raise OptionError(
+            f"a catalogue is needed, not {type(given).__name__}: pass what cl.outputs(...) returns"
+        )
+
+
 def _by_name(argument: str, values: Any) -> Mapping[Any, Any]:
     """Return assigned values by name; columns of a DataFrame have their own."""
     if values is None:
@@ -481,7 +487,7 @@ def _by_name(argument: str, values: Any) -> Mapping[Any, Any]:
 
 
 def _may_match(pattern: str, start: str) -> bool:
-    """Whether a pattern can match names with this start, judged by what precedes a wildcard."""
+    """Return whether a pattern can match names with this start, by its text before wildcards."""
     wildcard = _WILDCARD.search(pattern)
     literal = pattern[: wildcard.start()] if wildcard else pattern
     return literal.startswith(start) or (wildcard is not None and start.startswith(literal))

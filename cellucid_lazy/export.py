@@ -1,4 +1,4 @@
-"""Exports: outputs to bytes, to a folder, or to any sink; each source block is read once."""
+"""Exports of outputs: as bytes, to a folder, or to any sink, in one call each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from dask.delayed import Delayed
 
-from cellucid_lazy.catalogue import Catalogue
+from cellucid_lazy.catalogue import Catalogue, check_catalogue
 from cellucid_lazy.codecs import Codec, codec_for
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Producer
@@ -92,7 +92,7 @@ def to_bytes(
     ClusterError
         When the cluster has no workers, or goes away.
     """
-    _check_catalogue(catalogue)
+    check_catalogue(catalogue)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise OptionError(f"names={names!r}: give a list of names, such as ['points/2d']")
     codec = codec_for(compression_setting(compress))
@@ -125,7 +125,7 @@ def to_directory(
     retries: int | None = None,
     compute: bool = True,
 ) -> Delayed | None:
-    """Write the folder that the viewer opens (compact_v1, the export shape of the manifests).
+    """Write a folder that the viewer opens, in the format compact_v1.
 
     The folder appears as a whole when all is written. What was narrowed with ``select`` is
     completed to what the viewer needs: embeddings, manifests, outlier quantiles beside codes.
@@ -139,7 +139,7 @@ def to_directory(
     overwrite
         Replace an earlier export at this place, as a whole.
     progress
-        Show progress and a closing line on standard error; True and None show them on a terminal
+        Show progress and a closing line on standard error. True and None both mean: on a terminal
         and in a notebook only.
     memory_budget
         Bytes, or text such as ``"1GB"``. Default: dask's configuration
@@ -149,7 +149,7 @@ def to_directory(
     client, retries
         As `to_bytes` takes them.
     compute
-        False to do nothing yet.
+        False to return a task that does the work later.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def to_directory(
     ClusterError
         When the cluster has no workers, or goes away.
     """
-    _check_catalogue(catalogue)
+    check_catalogue(catalogue)
     sink = sink_for(path, overwrite=overwrite)
     if not compute:
         if client is not None:
@@ -246,7 +246,7 @@ def to_sink(
     OptionError
         For a budget out of range.
     """
-    _check_catalogue(catalogue)
+    check_catalogue(catalogue)
     folder = check_scratch(scratch)
     codec = codec or codec_for(catalogue.options.compression)
 
@@ -338,7 +338,7 @@ def to_frame(
     OptionError
         For a name of another kind.
     """
-    _check_catalogue(catalogue)
+    check_catalogue(catalogue)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise OptionError(f"names={names!r}: give a list of names, such as ['obs/cell_type']")
     wanted = {name: name.partition("/")[2] for name in names}
@@ -381,7 +381,7 @@ def explain(
     str
         A sentence, or the lines. Nothing is read but the names of genes.
     """
-    _check_catalogue(catalogue)
+    check_catalogue(catalogue)
     resources = detect_resources(memory_budget)
     dataset = catalogue.dataset.for_call()
     counts: dict[Producer, dict[str, int]] = {}
@@ -416,10 +416,3 @@ def _local_paths(catalogue: Catalogue) -> list[str]:
 def _absolute(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
-
-
-def _check_catalogue(given: object) -> None:
-    if not isinstance(given, Catalogue):
-        raise OptionError(
-            f"a catalogue is needed, not {type(given).__name__}: pass what cl.outputs(...) returns"
-        )

@@ -1,7 +1,7 @@
-"""Lazy arrays made of hand-written tasks: the one module that knows how dask holds a graph.
+"""Lazy arrays made of hand-written tasks; no other module depends on dask's internals.
 
-Everything else uses dask's public functions. Names of tasks depend on functions, options and
-inputs alone, and nothing runs while a graph is built.
+Names of tasks depend on functions, options and inputs alone, and nothing runs while a graph is
+built.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def from_graph(
     dtype
         Of the array.
     meta
-        An empty block, where blocks are no NumPy arrays.
+        An empty block, where blocks are not NumPy arrays.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def grid_array(
     widths: Sequence[int],
     dtype: DTypeLike,
 ) -> da.Array:
-    """Make a lazy matrix whose blocks in a row come from one read, of the columns that are needed.
+    """Make a lazy matrix whose rows of blocks are each read once, in the needed columns only.
 
     Selecting columns of the result drops blocks; culling the graph then narrows the reads to the
     columns that are left, as dask does for columns of a stored dataframe.
@@ -102,13 +102,13 @@ def grid_array(
     name
         Name of the array.
     read
-        ``read(row, source, columns)`` reads the columns, rising positions, of a row of blocks.
+        ``read(row, source, columns)`` reads a row of blocks; `columns` are rising positions.
     take
-        ``take(found, start, stop)`` makes a block of what was read, for these columns.
+        ``take(found, start, stop)`` makes the block of these columns from what was read.
     source
-        Is given to every read.
+        What is read from; passed to every read.
     rows
-        One for each row of blocks.
+        What `read` is given as ``row``, for each row of blocks.
     row_lengths, widths
         Rows and columns of the blocks.
     dtype
@@ -131,7 +131,7 @@ def grid_array(
 class _DeferredTasks(Layer):  # type: ignore[misc]  # dask has no types
     """A layer whose tasks are made once it is known which blocks of an array are needed."""
 
-    # Otherwise dask makes all tasks to find out.
+    # If this were not set, dask would make all tasks to find out.
     has_legacy_tasks = False
 
     def __init__(self, name: str, n_blocks: Sequence[int]) -> None:
@@ -535,7 +535,7 @@ def _is_marked_task(task: Any) -> bool:
 def merge_graphs(arrays: Sequence[da.Array]) -> dict[Any, Any]:
     """Merge the graphs of arrays, so that what they share is computed once.
 
-    Layers are given up: dask's work on thousands of them grows with their square.
+    The result has no layers: dask's work on thousands of them grows with their square.
     """
     graph: dict[Any, Any] = {}
     for array in arrays:
@@ -561,7 +561,7 @@ def with_spilling(graph: Mapping[Any, Any], save: Callable[[Any], Any]) -> dict[
     Returns
     -------
     dict
-        The same keys, but for the picks of `merge_lists`: spilled lists are handed over whole.
+        The same keys. Merges of `merge_lists` take the spilled lists whole, not picked arrays.
     """
     return {key: _spilling_task(graph, task, save) for key, task in graph.items()}
 
@@ -618,7 +618,7 @@ def unfused(array: da.Array, /) -> da.Array:
 
 
 class Task(_Task):  # type: ignore[misc]  # dask has no types
-    """A task that dask does not fuse with others. It has the name by which dask compares tasks."""
+    """A task that dask does not fuse. The class has the name of dask's, which is in tokens."""
 
     __slots__ = ()
 
@@ -631,8 +631,8 @@ class Task(_Task):  # type: ignore[misc]  # dask has no types
 class _UnfusedTasks(_DeferredTasks):
     """All tasks of an array, as `Task`.
 
-    A layer, not an optimization of the array's own: dask mixes up the results of arrays that are
-    computed together and optimized in different ways.
+    A layer rather than an array type with its own ``__dask_optimize__``: dask mixes up the results
+    of arrays that are computed together and optimized in different ways.
     """
 
     def __init__(self, array: da.Array) -> None:

@@ -1,6 +1,6 @@
 """Names of outputs and of their files.
 
-The viewer rebuilds every path from its key by `safe_name`, so that rule is part of the format.
+The viewer derives paths from keys by the rule of `safe_name`: the rule is part of the format.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 # Most file systems allow 255 bytes; the longest suffix is ".outliers.f32.gz", and a temporary
 # name needs a few bytes more.
-LONGEST_STEM = 220
+_MAX_STEM = 220
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-_WAY_OUT = (
+_REMEDY = (
     "rename one: Options(rename={...}) (--rename), or leave one out with select (--select, "
     "--exclude)"
 )
@@ -84,7 +84,15 @@ def values_dtype(bits: int | None, /) -> np.dtype[Any]:
 def name_problems(names: Iterable[Name]) -> Iterator[str]:
     """Find outputs that cannot be in one folder.
 
-    Yields a sentence for each kind in which two keys share a file, or a file name is too long.
+    Parameters
+    ----------
+    names
+        Names of all outputs of the folder.
+
+    Yields
+    ------
+    str
+        A sentence for each kind in which two keys share a file, or a file name is too long.
     """
     owners: dict[tuple[str, str], str] = {}
     refused: set[str] = set()
@@ -93,24 +101,34 @@ def name_problems(names: Iterable[Name]) -> Iterator[str]:
         owner = owners.setdefault((kind, safe), key)
         if kind in refused:
             continue
-        if len(safe) > LONGEST_STEM:
+        if len(safe) > _MAX_STEM:
             refused.add(kind)
             yield (
                 f"{kind} {key[:60]!r}...: its file name would have {len(safe)} characters, "
-                f"{LONGEST_STEM} fit; {_WAY_OUT}"
+                f"{_MAX_STEM} fit; {_REMEDY}"
             )
         elif owner != key:
             refused.add(kind)
             yield (
                 f"{kind} {owner!r} and {key!r} share the file name {safe!r}, and the viewer would "
-                f"show one under both names; {_WAY_OUT}"
+                f"show one under both names; {_REMEDY}"
             )
 
 
 def names_by_case(names: Iterable[Name]) -> Iterator[tuple[str, str]]:
-    """Find outputs whose files differ in case only; yields the names of two of them.
+    """Find outputs whose files differ in case only.
 
-    To many disks of macOS and Windows they are one file.
+    On many disks of macOS and Windows these would be one file.
+
+    Parameters
+    ----------
+    names
+        Names of all outputs of a folder.
+
+    Yields
+    ------
+    tuple of str
+        Kind and key of two such outputs.
     """
     owners: dict[tuple[str, str], Name] = {}
     for name in names:
@@ -129,8 +147,8 @@ TRUE_LABELS = "true_labels"
 def are_codes(dtype: Any, attributes: Mapping[Any, Any]) -> bool:
     """Return whether the values of an xarray variable are codes, by its attribute ``flag_values``.
 
-    xarray keeps attributes through arithmetic, so bool, and whole numbers of another dtype than
-    ``stored_dtype``, are no codes. Floats are, since missing values turn codes into floats.
+    xarray keeps attributes through arithmetic, so booleans, and integers of another dtype than
+    ``stored_dtype``, do not count as codes. Floats do, since missing values turn codes into floats.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What a dataset has, in whatever storage: columns, arrays per cell, matrices, names.
+"""The description of a dataset, independent of its storage.
 
-A source answers from metadata. Its arrays are built by calling a method, so opening an atlas costs
-nothing per column or per gene. Everything here pickles.
+A `Source` holds metadata, and functions that build lazy arrays when they are called, so opening
+an atlas costs nothing per column or per gene. Everything here pickles.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Layout = Literal["csr", "csc", "dense"]
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Sizes of blocks, passed to whatever cuts arrays.
+    """Sizes of the blocks that arrays are cut into; results do not depend on them.
 
-    The grid on which sums run is no block size: it decides bytes, and these must not.
+    The ranges of rows over which sums run are not among them, because sums depend on those.
 
     Attributes
     ----------
@@ -37,7 +37,8 @@ class BlockSizes:
     matrix_values
         Stored values of a block of a lazy matrix.
     min_gene_values, max_gene_values
-        Stored values of a block of the transpose, whatever the budget.
+        Bounds of the stored values of a block that is transposed. More are taken where there would
+        be too many blocks.
     """
 
     array_bytes: int = 4 * 2**20
@@ -88,14 +89,14 @@ class ObsmArray:
     build
         ``build(sizes, again=False)`` makes the lazy array, chunked along cells only. With
         ``again=True`` its tasks have other names, so that a second pass reads anew.
-    is_shown
-        Whether it is in the viewer's coordinates already, and is not centred or scaled again.
+    is_normalized
+        Whether it is in the viewer's coordinates already, and must not be centred or scaled.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     build: Callable[..., da.Array]
-    is_shown: bool = False
+    is_normalized: bool = False
 
     def array(self, sizes: BlockSizes = DEFAULT_SIZES, *, again: bool = False) -> da.Array:
         """Make the lazy array, chunked along cells only."""
@@ -331,7 +332,8 @@ class NeighbourGraph:
     row_to_cell
         Cell of each row of the matrix, -1 for none; None when they are the same.
     edges
-        Lazy edges (n_edges, 2) in place of a matrix, in any order; `row_to_cell` is of their cells.
+        Lazy edges (n_edges, 2) in place of a matrix, in any order; `row_to_cell` then maps their
+        cells.
     """
 
     matrix: Matrix | None
@@ -373,7 +375,7 @@ class Source:
     var_keys
         Columns of var.
     var_name
-        Which var that is: ``"var"``, or ``"raw/var"`` where raw serves as expression.
+        Where these are stored: ``"var"``, or ``"raw/var"`` where raw serves as expression.
     cell_names
         ``cell_names(sizes)`` makes the lazy names of the cells, text (n_cells,).
     read_gene_ids
@@ -386,10 +388,10 @@ class Source:
     read_raw_gene_ids
         As `read_gene_ids`, of raw; None where there is no raw, or it serves as expression.
     checksum
-        What notices damage in the stored expression matrix, such as ``"gzip"``; "" if nothing
-        does, None where that is unknown.
+        Checksum or codec that detects damage in the stored expression matrix, such as ``"gzip"``;
+        "" if there is none, None where that is unknown.
     latent_key
-        Of outlier quantiles that come with their columns: the obsm key of their latent space.
+        obsm key of the latent space of outlier quantiles that come with their columns.
     """
 
     name: str
@@ -429,10 +431,13 @@ class Source:
         CellucidLazyError
             DataError with the reason where the key was left out, else MissingKeyError.
         """
-        for sentence in self.left_out:
-            if sentence.startswith(f"{noun} {key!r} is left out"):
-                return DataError(f"{self.name}: {sentence}")
-        return missing_key(noun, key, available, where=self.name)
+        return self.left_out_error(noun, key) or missing_key(noun, key, available, where=self.name)
+
+    def left_out_error(self, noun: str, key: object) -> DataError | None:
+        """Build the error for a key that was left out, with the reason; None if it was not."""
+        start = f"{noun} {key!r} is left out"
+        reasons = (sentence for sentence in self.left_out if sentence.startswith(start))
+        return next((DataError(f"{self.name}: {reason}") for reason in reasons), None)
 
     def __repr__(self) -> str:
         layout = self.expression.layout if self.expression else "none"

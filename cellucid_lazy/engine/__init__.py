@@ -1,1 +1,1 @@
-"""The engine: outputs to streams of bytes, within a memory budget. It knows no kind of output."""
+"""The engine: computes outputs and writes their files, within a memory budget."""

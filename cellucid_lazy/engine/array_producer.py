@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from cellucid_lazy.codecs import Part
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Encoder, Job, Produced, Stage
 from cellucid_lazy.engine.resources import Resources
+from cellucid_lazy.engine.spill import Save
 from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.graph import (
     block_keys,
@@ -24,10 +25,8 @@ from cellucid_lazy.graph import (
     with_spilling,
 )
 
-# Files below this part of the budget are joined in memory.
+# Files below this share of the budget are joined in memory.
 _SMALL_PART = 1 / 32
-
-Save = Callable[[Any], Any]
 
 
 class ArrayProducer:
@@ -44,7 +43,7 @@ class ArrayProducer:
         return hash(ArrayProducer)
 
     def provides(self, outputs: Sequence[Output]) -> frozenset[str]:
-        """Return nothing: outputs are computed block by block, so none is ever whole."""
+        """Return the empty set: outputs are computed block by block, so none is ever whole."""
         del outputs
         return frozenset()
 
@@ -104,7 +103,7 @@ def _add_file(
     graph: dict[Any, Any], encoder: Encoder, file: str, blocks: Sequence[Any], save: Save | None
 ) -> str:
     """Add the tasks that write a file, and return the key of the last one."""
-    # A name of its own: writing is not pure, so a cluster must not reuse its result.
+    # A random name: writing has side effects, so a cluster must not reuse its result.
     token = uuid.uuid4().hex
     encode = partial(_encode, encoder, save)
     parts = [(f"encode-{token}", i) for i in range(len(blocks))]

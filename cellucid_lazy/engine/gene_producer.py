@@ -1,7 +1,7 @@
 """The producer of genes: it makes any number of them in one pass over their matrix.
 
 One task per block of the matrix reads and transposes it; one task per run of genes joins its slice
-of every block and encodes each gene, all the way to its file. There is never a task per gene, and
+of every block, then encodes each gene and writes its file. There is never a task per gene, and
 only statistics are returned. If the transposed blocks do not fit the budget, they are spilled, and
 the two steps are two computations.
 """
@@ -70,7 +70,7 @@ class GeneProducer:
         return self.expression.token, self.bits, self.sizes
 
     def provides(self, outputs: Sequence[Output]) -> frozenset[str]:
-        """Name the ranges of the genes that are made."""
+        """Name the array of minima and maxima of the genes that are made."""
         return frozenset([self._ranges_name(_positions(outputs))]) if outputs else frozenset()
 
     def _ranges_name(self, positions: NDArray[np.intp]) -> str:
@@ -86,7 +86,7 @@ class GeneProducer:
         return f"genes, {self.plan(sum(kinds.values()), resources).explain()}"
 
     def plan(self, n_genes: int, resources: Resources) -> Plan:
-        """Plan the pass over so many genes; OptionError if one of them exceeds the budget."""
+        """Plan the pass over a number of genes; OptionError if one gene exceeds the budget."""
         matrix = self.expression.matrix
         if 4 * matrix.shape[0] > resources.budget:
             raise OptionError(
@@ -206,7 +206,7 @@ class _Transposition:
 
     def spill(self, save: Callable[[Any], Any]) -> Stage:
         """Read all blocks, transpose them and save them; computes to one `Spilled`."""
-        graph, keys = self._transpose(partial(_save, save, len(self._columns)))
+        graph, keys = self._transpose_tasks(partial(_save, save, len(self._columns)))
         level = 0
         while len(keys) > 1:
             # A tree: a single task would hold the counts of all blocks.
@@ -217,8 +217,8 @@ class _Transposition:
         return Stage("reading genes", graph, keys)
 
     def write(self, encoder: GeneEncoder) -> Stage:
-        """Read, transpose and write in one go; computes to a `Written` per run of genes."""
-        graph, keys = self._transpose(_unchanged)
+        """Read, transpose and write in one stage; computes to a `Written` per run of genes."""
+        graph, keys = self._transpose_tasks(_unchanged)
         spans = [self._span(block) for block in self._blocks]
         tasks = []
         for run in self._runs(spans):
@@ -227,8 +227,8 @@ class _Transposition:
                 for key, (start, stop) in zip(keys, spans, strict=True)
                 if start < run.stop and run.start < stop
             ]
-            tasks.append((self._join(run, _slice_blocks), inputs))
-        return self._writing(graph, tasks, encoder)
+            tasks.append((self._write_run(run, _slice_blocks), inputs))
+        return self._write_stage(graph, tasks, encoder)
 
     def write_spilled(self, encoder: GeneEncoder, spilled: Spilled) -> Stage:
         """Read saved blocks back and write; computes to a `Written` per run of genes."""
@@ -241,13 +241,16 @@ class _Transposition:
         blocks = f"blocks-{self._token}"
         # In a partial: dask would search these tuples for keys and tasks.
         graph: dict[Any, Any] = {blocks: (partial(list, spilled.blocks),)}
-        tasks = [(self._join(run, read_genes), blocks) for run in runs]
-        return self._writing(graph, tasks, encoder)
+        tasks = [(self._write_run(run, read_genes), blocks) for run in runs]
+        return self._write_stage(graph, tasks, encoder)
 
-    def _transpose(self, finish: Callable[[CscBlock], Any]) -> tuple[dict[Any, Any], list[Any]]:
+    def _transpose_tasks(
+        self, finish: Callable[[CscBlock], Any]
+    ) -> tuple[dict[Any, Any], list[Any]]:
+        """Make the tasks that read and transpose blocks, and list their keys."""
         columns = f"columns-{self._token}"
-        every = len(self._columns) == self._matrix.shape[1]
-        graph, reads = block_reads(self._matrix, self._blocks, None if every else columns)
+        takes_all = len(self._columns) == self._matrix.shape[1]
+        graph, reads = block_reads(self._matrix, self._blocks, None if takes_all else columns)
         graph = {**graph, columns: self._columns}
         keys = [(f"transpose-{self._token}", i) for i in range(len(reads))]
         for key, block, read in zip(keys, self._blocks, reads, strict=True):
@@ -269,7 +272,8 @@ class _Transposition:
             for at in range(start, stop, size)
         ]
 
-    def _join(self, run: slice, load: Callable[..., list[CscBlock]]) -> Callable[..., Written]:
+    def _write_run(self, run: slice, load: Callable[..., list[CscBlock]]) -> Callable[..., Written]:
+        """Return the function that joins and writes a run of genes."""
         n_cells, dtype = self._matrix.shape[0], self._matrix.dtype
         empty = CscBlock(
             np.zeros(0, dtype),
@@ -281,7 +285,7 @@ class _Transposition:
         )
         return partial(_write, load, run.start, run.stop, empty, self._files[run])
 
-    def _writing(
+    def _write_stage(
         self, graph: dict[Any, Any], tasks: Sequence[tuple[Any, Any]], encoder: GeneEncoder
     ) -> Stage:
         # As a value of the graph, the encoder is sent to a worker once.
@@ -308,8 +312,8 @@ def _transpose(
     """Transpose a block that was read, and keep the genes that are asked for."""
     start, stop = np.searchsorted(columns, genes)
     own = columns[start:stop] - genes[0]
-    every = len(own) == genes[1] - genes[0]
-    chosen = None if every else own
+    takes_all = len(own) == genes[1] - genes[0]
+    chosen = None if takes_all else own
     return finish(
         transpose_block(values, first_cell=cells[0], first_gene=int(start), columns=chosen)
     )
@@ -409,7 +413,7 @@ class GeneEncoder:
     cells: NDArray[np.intp] | None
 
     def write(self, by_gene: Any, files: Sequence[tuple[str, ...]]) -> Written:
-        """Write the genes of a CSC matrix (all cells, genes); ``files`` names those of each."""
+        """Write the genes of a CSC matrix (all cells, genes), each to its own ``files``."""
         if self.cells is not None:
             by_gene = choose_cells(by_gene, self.cells)
         data, n_cells = to_float32(by_gene.data), by_gene.shape[0]

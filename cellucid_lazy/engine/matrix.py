@@ -32,6 +32,7 @@ from cellucid_lazy.transforms.genes import (
 )
 from cellucid_lazy.transforms.values import to_float32
 
+# Blocks of a lazy matrix, at most.
 _MAX_BLOCKS = 2**17
 
 
@@ -52,7 +53,7 @@ def matrix_array(matrix: Matrix, values: int) -> da.Array:
     """
     if isinstance(matrix, DaskMatrix):
         return matrix.array
-    # A bound on the graph, whatever size the matrix claims.
+    # However large a damaged file says that its matrix is.
     values = max(values, matrix.n_stored // _MAX_BLOCKS)
     blocks = matrix.whole_blocks(values)
     name = f"matrix-{matrix.token}-{values}"
@@ -84,7 +85,8 @@ def block_reads(
     blocks
         As the matrix cuts them.
     genes
-        Key of the genes that matter; those of others may be left out. None for all.
+        Key of the positions of the genes wanted; values of other genes may be left out. None for
+        all genes.
 
     Returns
     -------
@@ -145,10 +147,11 @@ def _dense_column(block: Any) -> NDArray[np.float32]:
     return to_float32(block.toarray()[:, 0])
 
 
-# Genes per chunk of a dense array of cell-major data: a few genes then need few chunks.
+# Genes per chunk of the dense array of a matrix that is stored by cell: a few genes then need few
+# chunks.
 _CHUNK_GENES = 16
-# An upper bound: dask makes an entry for each chunk when genes are selected.
-_MOST_CHUNKS = 2**20
+# Chunks of that array, at most: dask makes an entry for each when genes are selected.
+_MAX_CHUNKS = 2**20
 
 
 def dense_array(
@@ -190,7 +193,7 @@ def _gene_chunks(matrix: Matrix, sizes: BlockSizes) -> da.Array:
     n_genes = matrix.shape[1]
     # Larger blocks than elsewhere, since each makes many chunks.
     blocks = matrix.whole_blocks(4 * sizes.matrix_values)
-    width = max(_CHUNK_GENES, len(blocks) * n_genes // _MOST_CHUNKS)
+    width = max(_CHUNK_GENES, len(blocks) * n_genes // _MAX_CHUNKS)
     bounds = [*range(0, max(1, n_genes), width), n_genes]
     return grid_array(
         f"by-gene-{matrix.token}-{sizes.matrix_values}",
@@ -239,7 +242,7 @@ def gene_ranges_array(
     expression
         The expression matrix.
     positions
-        Positions of the genes, likewise.
+        Positions of the genes among the dataset's genes.
     sizes
         Block sizes.
 

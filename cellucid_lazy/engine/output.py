@@ -1,4 +1,4 @@
-"""Outputs, and manifests with the arrays that they need: what the engine is given."""
+"""Outputs and manifests, which the engine computes and writes as files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Manifest:
     Attributes
     ----------
     needs
-        The lazy arrays it depends on, by name; each is computed whole.
+        The lazy arrays it depends on, by name; each is computed as one block.
     render
         Makes the document, given their values by the same names. Pickles.
     indent
@@ -51,7 +51,7 @@ class Statistics(Mapping[str, da.Array]):
     Parameters
     ----------
     builders
-        What builds each of them.
+        For each name, a function that builds the lazy array.
     """
 
     def __init__(self, builders: Mapping[str, Build]) -> None:
@@ -92,7 +92,7 @@ class Output:
     build
         Builds the lazy array.
     builders
-        What builds each of its statistics.
+        For the name of each statistic, a function that builds its lazy array.
     labels
         Labels of codes, in order; None for other outputs.
     manifest

@@ -1,4 +1,4 @@
-"""Planning: how genes are read within a memory budget. Integers in, integers out."""
+"""Plan how genes are read within a memory budget, from sizes alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Plan:
         Stored values that one task joins, at most. Only an external pass cuts by them: it has
         counted the values of each gene before it writes. Other strategies assume the mean.
     read_bytes, scratch_bytes, peak_bytes
-        Bytes read once decoded, bytes written to scratch, and memory that the work takes.
+        Bytes that are read, as decoded; bytes written to scratch; memory that the work takes.
     why
         The reason, as a sentence.
     """
@@ -100,7 +100,7 @@ def plan_genes(
     genes_per_chunk
         Genes per stored chunk; None if every read touches all genes.
     stored_by_gene
-        Whether it can be read by gene only, as CSC.
+        Whether it can only be read by gene, as CSC can.
     wanted
         Number of genes asked for.
     budget
@@ -134,78 +134,80 @@ def plan_genes(
 
 
 class _Work(NamedTuple):
-    """Sizes, genes that a task should take, and free memory."""
+    """Sizes, genes that a task should take, and free memory; bytes are per stored value."""
 
     n_stored: int
     n_genes: int
     wanted: int
-    genes: int
+    genes_per_task: int
     item_bytes: int
     workers: int
     free: int
     sizes: BlockSizes
 
     @property
-    def per_gene(self) -> float:
+    def values_per_gene(self) -> float:
         return max(1.0, self.n_stored / max(1, self.n_genes))
 
-    # Bytes per value while a task runs, and half as much again for what the allocator keeps.
+    # Half as much again is for freed memory that the allocator keeps.
 
     @property
-    def transposing(self) -> int:
+    def transpose_bytes(self) -> int:
         """A value with its index as read, as transposed, with a short row, and in the codec."""
         return (3 * self.item_bytes + 14) * 3 // 2
 
     @property
-    def joining(self) -> int:
+    def join_bytes(self) -> int:
         """A value with its row in slices, joined, and in the order of genes."""
         return (3 * self.item_bytes + 10) * 3 // 2
 
     @property
-    def both(self) -> int:
+    def held_bytes(self) -> int:
         """A block that is transposed, and held until its genes are joined."""
-        return self.transposing + self.item_bytes + 4
+        return self.transpose_bytes + self.item_bytes + 4
 
     @property
-    def spilled(self) -> int:
+    def spilled_bytes(self) -> int:
         """A value and its short row: two bytes."""
         return self.item_bytes + 2
 
     def fits(self, genes: int) -> bool:
-        return genes * self.per_gene * self.workers * self.both <= self.free
+        return genes * self.values_per_gene * self.workers * self.held_bytes <= self.free
 
-    def within(self, values: int, largest: int) -> int:
+    def clip(self, values: int, largest: int) -> int:
         return int(min(largest, max(self.sizes.min_gene_values, values)))
 
 
 def _plan_by_gene(work: _Work, chunk: int) -> Plan:
-    largest = work.within(work.free // (work.workers * work.both), work.sizes.max_gene_values)
-    joined = max(largest, int(chunk * work.per_gene)) if work.fits(chunk) else largest
-    genes = max(1, min(int(joined / work.per_gene), work.genes))
+    largest = work.clip(work.free // (work.workers * work.held_bytes), work.sizes.max_gene_values)
+    joined = max(largest, int(chunk * work.values_per_gene)) if work.fits(chunk) else largest
+    genes = max(1, min(int(joined / work.values_per_gene), work.genes_per_task))
     # Whole chunks, so that none is read for two blocks; several tasks may write one block.
     chunks = max(1, genes // chunk)
     reason = _BY_GENE if chunk == 1 else _BY_CHUNK.format(genes=format_count(chunk, "gene"))
     return Plan(
         "by gene",
-        block_values=max(1, int(chunks * chunk * work.per_gene)),
+        block_values=max(1, int(chunks * chunk * work.values_per_gene)),
         genes_per_block=genes,
         joined_values=joined,
         read_bytes=0,
         scratch_bytes=0,
-        peak_bytes=work.workers * joined * work.both,
+        peak_bytes=work.workers * joined * work.held_bytes,
         why=reason,
     )
 
 
 def _plan_by_cell(work: _Work, budget: int) -> Plan:
-    kept = int(work.n_stored * work.wanted / max(1, work.n_genes) * work.spilled)
+    kept = int(work.n_stored * work.wanted / max(1, work.n_genes) * work.spilled_bytes)
     in_memory = kept <= work.free // 3
     room = work.free - kept if in_memory else work.free
     largest = max(work.sizes.max_gene_values, work.n_stored // _MAX_BLOCKS)
-    block = work.within(room // (work.workers * work.transposing), largest)
-    joined = work.within(room // (work.workers * work.joining), largest)
-    genes = max(1, min(int(joined / work.per_gene), work.genes)) if in_memory else work.genes
-    taken = work.workers * max(block * work.transposing, joined * work.joining)
+    block = work.clip(room // (work.workers * work.transpose_bytes), largest)
+    joined = work.clip(room // (work.workers * work.join_bytes), largest)
+    genes = work.genes_per_task
+    if in_memory:
+        genes = max(1, min(int(joined / work.values_per_gene), genes))
+    taken = work.workers * max(block * work.transpose_bytes, joined * work.join_bytes)
     reason = _FIT if in_memory else _DO_NOT_FIT
     return Plan(
         "in memory" if in_memory else "external",

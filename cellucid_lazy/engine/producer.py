@@ -76,7 +76,7 @@ class Job:
 
 
 class Producer(Protocol):
-    """Makes outputs in one pass. Producers that compare equal share theirs."""
+    """Makes outputs in one pass. Producers that compare equal share a pass."""
 
     def provides(self, outputs: Sequence[Output], /) -> frozenset[str]:
         """Name the arrays (by dask name) that making the outputs computes anyway."""
@@ -88,7 +88,7 @@ class Producer(Protocol):
         """Describe the pass in a clause, given how many outputs of each kind there are."""
 
     def explain(self, kinds: Mapping[str, int], resources: Resources, /) -> str:
-        """Describe the pass in detail, likewise."""
+        """Describe the pass in detail, given the same numbers."""
 
 
 @dataclass(frozen=True)

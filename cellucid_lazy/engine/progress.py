@@ -29,7 +29,7 @@ def _is_notebook() -> bool:
 
 @contextmanager
 def task_bar(label: str) -> Iterator[Any]:
-    """Show a bar while the context is open; ``total`` and ``update`` are tqdm's."""
+    """Show a progress bar, a ``tqdm``, while the context is open."""
     # Some terminals report a size of 0, with which tqdm would show nothing.
     size = shutil.get_terminal_size()
     with tqdm(

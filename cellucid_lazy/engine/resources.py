@@ -146,7 +146,7 @@ def _check_client(client: Any) -> None:
 
 @contextmanager
 def explain_lost_cluster(doing: str) -> Iterator[None]:
-    """Raise ClusterError when a cluster is lost; it states what remains."""
+    """Turn the errors of a lost cluster into ClusterError, which says what remains."""
     try:
         yield
     except Exception as problem:
@@ -226,7 +226,7 @@ def current_client() -> Any:
 
 
 def is_in_task() -> bool:
-    """Whether this code runs in a task of a cluster."""
+    """Return whether this code runs in a task of a cluster."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return False
@@ -243,9 +243,9 @@ def scheduler_kwargs() -> dict[str, Any]:
     Returns
     -------
     dict
-        That of the cluster, if there is one; empty where another scheduler is configured; else
-        dask's threads, as the function itself: to look up a name, dask imports distributed, which
-        takes half a second.
+        The scheduler of the cluster, if there is one; empty where another scheduler is configured;
+        else that of dask's threads. It is given as a function: to look up a name, dask imports
+        distributed, which takes half a second.
     """
     client = current_client()
     if client is not None:

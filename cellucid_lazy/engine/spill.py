@@ -30,14 +30,14 @@ _PREFIX = "cellucid-lazy-"
 class SpilledBlock:
     """An array of one or more dimensions in a scratch file, in C order.
 
-    ``np.asarray`` reads it; a slice of rows reads these. It pickles.
+    ``np.asarray`` reads all of it, a slice only the rows in the slice. It pickles.
 
     Attributes
     ----------
     path
         The file.
     begin
-        Its first byte.
+        Offset of its first byte in the file.
     dtype
         Type of its values.
     shape
@@ -103,7 +103,6 @@ def read_slices(requests: Sequence[tuple[SpilledBlock, slice]]) -> list[NDArray[
     """
     wanted = [(block, *_row_bounds(block, rows)) for block, rows in requests]
     sizes = [(stop - start) * block.row_bytes for block, start, stop in wanted]
-    # Each begins at a multiple of 8 bytes, so that its view is aligned.
     offsets = list(accumulate((-(-size // 8) * 8 for size in sizes), initial=0))
     buffer = np.empty(offsets.pop(), dtype=np.uint8)
     targets = [buffer[offset:][:size] for offset, size in zip(offsets, sizes, strict=True)]
@@ -197,7 +196,7 @@ def _write_array(file: FileIO, array: NDArray[Any]) -> None:
 
 
 class Spiller:
-    """Puts blocks on disk, in a scratch folder that is removed when its context ends.
+    """Spills blocks to a scratch folder, which is removed when the context ends.
 
     Parameters
     ----------
@@ -234,7 +233,7 @@ class Spiller:
         ExportError
             When the folder cannot be used or has too little space.
         """
-        parent = _usable(self._parent or _default_scratch())
+        parent = _checked_folder(self._parent or _default_scratch())
         free = shutil.disk_usage(parent).free
         if free < n_bytes:
             raise ExportError(
@@ -251,7 +250,7 @@ class Spiller:
 
     @property
     def save(self) -> Save:
-        """The function that puts a block on disk, for tasks; after `reserve`."""
+        """The function that spills a block, for use in tasks; call `reserve` first."""
         if self._folder is None:
             raise RuntimeError("reserve comes before save")
         return Save(str(self._folder))
@@ -275,7 +274,7 @@ def check_scratch(path: str | os.PathLike[str] | None) -> str | None:
     ExportError
         When it is not there, is no folder, or cannot be written.
     """
-    return None if path is None else str(_usable(path))
+    return None if path is None else str(_checked_folder(path))
 
 
 def remove_scratch_leftovers(path: str | None) -> None:
@@ -293,7 +292,7 @@ def _default_scratch() -> str:
     return str(Path(found).expanduser().absolute())
 
 
-def _usable(path: str | os.PathLike[str]) -> Path:
+def _checked_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
         raise ExportError(

@@ -21,7 +21,7 @@ from cellucid_lazy.kinds.dataset import Category, Dataset
 from cellucid_lazy.kinds.embeddings import warn
 from cellucid_lazy.source import ObsColumn
 from cellucid_lazy.transforms.categories import (
-    MOST_CATEGORIES,
+    MAX_CATEGORIES,
     Labels,
     code_dtype,
     encode_codes,
@@ -35,7 +35,10 @@ from cellucid_lazy.transforms.categories import (
 def category(dataset: Dataset, key: str) -> Category:
     """Return the labels of a category column, its lazy codes, and its colours.
 
-    Raises FieldError when it has too many categories, or its values cannot be categories.
+    Raises
+    ------
+    FieldError
+        When it has too many categories, or its values cannot be categories.
     """
     known = dataset.shared.categories
     if key not in known:
@@ -77,7 +80,7 @@ def read_labels(dataset: Dataset, keys: Iterable[str]) -> None:
 
 
 def _read_one_by_one(dataset: Dataset, unread: Mapping[str, da.Array]) -> dict[str, Any]:
-    """Read each that can be read, and note why the others cannot."""
+    """Compute each array by itself, and note why some cannot be read."""
     values: dict[str, Any] = {}
     for key, array in unread.items():
         try:
@@ -104,7 +107,8 @@ def _category(dataset: Dataset, column: ObsColumn) -> Category:
         if column.read_labels is None:
             return _from_values(dataset, column)
         if not column.drop_unused:
-            _check_number(column.max_categories or 0)  # too many are not even read
+            # Before labels are read, since there may be very many.
+            _check_n_categories(column.max_categories or 0)
         return _from_codes(dataset, column, column.read_labels(), where)
     except DataError as problem:
         reason = str(problem).removeprefix(f"{dataset.source.name}: ")
@@ -180,16 +184,16 @@ def _colors(
     return tuple(colors)
 
 
-def _check_number(n_categories: int) -> None:
-    if n_categories > MOST_CATEGORIES:
+def _check_n_categories(n_categories: int) -> None:
+    if n_categories > MAX_CATEGORIES:
         raise FieldError(
-            f"{n_categories:,} categories, but codes tell apart {MOST_CATEGORIES:,}; "
+            f"{n_categories:,} categories, but codes tell apart {MAX_CATEGORIES:,}; "
             "group them into fewer, or drop the column"
         )
 
 
 def _dtype(dataset: Dataset, n_categories: int) -> np.dtype[Any]:
-    _check_number(n_categories)
+    _check_n_categories(n_categories)
     try:
         return code_dtype(n_categories, requested=dataset.options.obs_categorical_dtype)
     except ValueError as problem:

@@ -1,6 +1,6 @@
 """A source under given options: what is found in it by name and shape, and what is chosen.
 
-All of it comes from metadata, except the names of genes.
+That comes from metadata. Names of genes and unknown labels are read when they are needed, and kept.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Dataset:
     sizes
         Block sizes.
     call
-        In a call that computes outputs, the names that are known before it; None outside a call.
+        Outputs that a call is known to compute before it begins; None outside such a call.
     findings
         What has been read; shared with datasets of the same source.
     shared
@@ -167,7 +167,7 @@ class Dataset:
         return replace(self, choice={**self.choice, prefix: tuple(keys)})
 
     def for_call(self, names: Iterable[Name] = ()) -> Dataset:
-        """Copy for one call that computes outputs, of which `names` are known before it."""
+        """Copy for one call that computes outputs; `names` are those known beforehand."""
         return replace(self, call=tuple(names), shared=Shared())
 
     def chosen(self, prefix: str, offered: Iterable[str]) -> tuple[str, ...]:
@@ -186,18 +186,18 @@ class Dataset:
             raise self.source.missing("obs column", key, self.source.obs)
         return self.source.obs[key]
 
-    def of_cells(self, source: Source) -> Dataset:
+    def with_cells(self, source: Source) -> Dataset:
         """Take a source of some of the cells; all else stays."""
         findings = Findings(gene_positions=self.findings.gene_positions)
         return replace(self, source=source, findings=findings, shared=Shared())
 
-    def of(self, source: Source, options: Options) -> Dataset:
+    def with_source(self, source: Source, options: Options) -> Dataset:
         """Take a source of the same cells with other columns or arrays; choices stay.
 
         Raises as `resolve` does.
         """
         return replace(
-            self.of_cells(source),
+            self.with_cells(source),
             options=options,
             shown=choose_shown(source, options.chosen_embeddings),
             latent_key=find_latent_key(source, options.latent_key),
@@ -212,8 +212,9 @@ class Dataset:
     def two_passes(self, key: str) -> tuple[da.Array, da.Array]:
         """Make an obsm array for two passes over it.
 
-        Outside a call a large one comes under two names, so that a scheduler frees its blocks in
-        between and reads them twice. Inside a call it is read once, and may be spilled.
+        Outside a call the second pass over a large one has tasks of other names, so that a
+        scheduler frees blocks in between and reads them twice. Inside a call it is read once, and
+        may be spilled.
         """
         obsm = self.source.obsm[key]
         first = self.array(f"obsm/{key}", lambda: self._obsm(key))

@@ -54,7 +54,7 @@ class Embedding(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What of obsm is shown.
+    """The embeddings and vector fields that are shown.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ def choose_shown(source: Source, chosen: tuple[tuple[str, str], ...] | None) -> 
     source
         The dataset.
     chosen
-        Dimensions and obsm keys, with columns where there are others; None for UMAP.
+        Dimensions and obsm keys, with the columns to take, if not all; None for UMAP.
 
     Raises
     ------
@@ -104,7 +104,10 @@ def choose_shown(source: Source, chosen: tuple[tuple[str, str], ...] | None) -> 
 def find_latent_key(source: Source, chosen: str | None) -> str | None:
     """Return the obsm key of the latent space; None if there is none.
 
-    Raises MissingKeyError when the chosen one is not there.
+    Raises
+    ------
+    MissingKeyError
+        When the chosen one is not there.
     """
     if chosen is not None:
         if chosen not in source.obsm:
@@ -113,7 +116,7 @@ def find_latent_key(source: Source, chosen: str | None) -> str | None:
     usable = [
         key
         for key, obsm in source.obsm.items()
-        if len(obsm.shape) == 2 and obsm.shape[1] and not obsm.is_shown
+        if len(obsm.shape) == 2 and obsm.shape[1] and not obsm.is_normalized
     ]
     known = [key for key in _LATENT_KEYS if key in usable]
     others = [

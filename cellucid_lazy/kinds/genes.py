@@ -92,7 +92,7 @@ def rows(dataset: Dataset, names: Sequence[Name]) -> Iterable[Row]:
 def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     """Describe the genes, if any are chosen; their names are not read for that.
 
-    The reference's server always answers, so the live shape has a manifest without genes too.
+    The live shape has one even without genes, since the reference's server always answers.
     """
     chosen = dataset.choice.get(prefix, dataset.options.genes)  # None for all
     none = not dataset.source.n_genes or dataset.source.expression is None or chosen == ()
@@ -101,7 +101,7 @@ def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
 
 
 def raw_hint(dataset: Dataset, gene: str) -> str:
-    """Return a hint where raw has a gene that the expression matrix has not; else ""."""
+    """Return a hint if raw has a gene that the expression matrix lacks, else ""."""
     read = dataset.source.read_raw_gene_ids
     with suppress(CellucidLazyError):  # raw may have other columns
         if read is not None and gene in read(dataset.options.gene_id_column):
@@ -152,7 +152,7 @@ def _render(
     values: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
     if order is None:
-        # Not before: dask takes long to name a graph that holds a list per gene.
+        # Made here: dask takes long to hash a graph that holds a list per gene.
         return {**document, "fields": [[gene] for gene in genes]}
     low, high = values[_RANGES][:2, order].tolist()
     fields = [

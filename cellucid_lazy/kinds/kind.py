@@ -1,4 +1,4 @@
-"""What a kind of output is, and what several kinds use."""
+"""The protocol of a kind of output, and functions that several kinds share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 class Kind(Protocol):
-    """A kind of output: all that is known of it is in its module.
+    """A kind of output; a module with these functions is one.
 
     A kind offers keys, its units of choice, such as obs columns or genes. Each key has one output,
     or a few, which differ in the last part of their names.

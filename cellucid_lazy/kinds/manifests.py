@@ -19,7 +19,7 @@ from cellucid_lazy.names import Name, safe_name
 prefix = "manifest"
 producer = array_producer
 
-# The generation of the format that is written.
+# Version of the format that is written.
 FORMAT_VERSION = "0.0.9"
 
 _IDENTITY = "identity"
@@ -28,7 +28,7 @@ Render = Callable[[Mapping[str, NDArray[Any]]], dict[str, Any]]
 
 
 def keys(dataset: Dataset) -> Sequence[str]:
-    """List the chosen manifests, of those that the other choices leave."""
+    """List the chosen manifests, of those that the chosen outputs have."""
     offered = required(dataset)
     chosen = dataset.chosen(prefix, offered)
     return [key for key in offered if key in chosen]
@@ -89,7 +89,7 @@ def _render(renders: Sequence[Render], values: Mapping[str, NDArray[Any]]) -> di
 
 
 def _identity(dataset: Dataset) -> Manifest:
-    """Make the identity but for what the kinds add; its entries are in the format's order."""
+    """Make the identity, without what kinds add; its entries are in the format's order."""
     options, source = dataset.options, dataset.source
     live = options.manifest_shape == "live"
     document: dict[str, Any] = {

@@ -28,7 +28,7 @@ from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, values_schema
 from cellucid_lazy.names import Name, file_extension, safe_name, values_dtype
 from cellucid_lazy.options import Options
-from cellucid_lazy.transforms.categories import MOST_CATEGORIES, code_dtype
+from cellucid_lazy.transforms.categories import MAX_CATEGORIES, code_dtype
 from cellucid_lazy.transforms.centroids import centroids
 from cellucid_lazy.transforms.outlier_quantiles import outlier_quantiles
 from cellucid_lazy.transforms.quantize import finite_range, quantization_range, quantize
@@ -164,7 +164,7 @@ def _dtypes(dataset: Dataset, name: Name) -> list[np.dtype[Any]]:
     if requested != "auto":
         return [np.dtype(requested)]
     most = dataset.column(name.key).max_categories
-    widest = code_dtype(MOST_CATEGORIES if most is None else min(most, MOST_CATEGORIES))
+    widest = code_dtype(MAX_CATEGORIES if most is None else min(most, MAX_CATEGORIES))
     return sorted({np.dtype(np.uint8), widest})
 
 

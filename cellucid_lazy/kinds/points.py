@@ -108,7 +108,7 @@ def _path(dimension: str) -> str:
 
 def _is_scaled(dataset: Dataset, dimension: str) -> bool:
     array = dataset.source.obsm[dataset.shown.embeddings[dimension].key]
-    return dataset.options.normalize_embeddings and not array.is_shown
+    return dataset.options.normalize_embeddings and not array.is_normalized
 
 
 def _points(dataset: Dataset, dimension: str) -> da.Array:

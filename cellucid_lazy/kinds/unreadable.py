@@ -72,7 +72,7 @@ def without_unreadable(dataset: Dataset) -> Dataset | None:
         connectivities=None if problems.get(_GRAPH) else source.connectivities,
         left_out=(*source.left_out, *reasons),
     )
-    rest = dataset.of(readable, dataset.options)
+    rest = dataset.with_source(readable, dataset.options)
     whole = replace(rest, choice={})
     choice = {
         prefix: keys

@@ -75,7 +75,7 @@ def _path(field: str, dimension: str) -> str:
 
 def _vectors(dataset: Dataset, field: str, dimension: str) -> da.Array:
     obsm = dataset.source.obsm[dataset.shown.vector_fields[field][dimension]]
-    scale = None if obsm.is_shown else points.scale(dataset, dimension)
+    scale = None if obsm.is_normalized else points.scale(dataset, dimension)
     return scale_vectors(obsm.array(dataset.sizes), scale=scale)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import colorcet
@@ -54,9 +53,7 @@ def find_output(catalogue: Catalogue, color: str) -> tuple[str, Output]:
     if not isinstance(color, str):
         raise OptionError(f"color={color!r}: give the name of an obs column or a gene, or None")
     name = _find_name(catalogue, color)
-    dataset = catalogue.dataset
-    options = replace(dataset.options, var_quantization=None, obs_continuous_quantization=None)
-    plain = Catalogue(replace(dataset, options=options).for_call())
+    plain = Catalogue(catalogue.unquantized().dataset.for_call())
     title = f"{name.key} outliers" if name.part == "outliers" else name.key
     return title, plain[str(name)]
 

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from cellucid_lazy.catalogue import Catalogue
+from cellucid_lazy.catalogue import Catalogue, check_catalogue
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.producer import Stage
 from cellucid_lazy.engine.resources import detect_resources
@@ -58,11 +58,7 @@ def draw(
     catalogue: Catalogue, color: str | None, dim: int, ax: Axes | None, progress: bool | None
 ) -> Axes:
     """Draw an embedding; see `cellucid_lazy.plot.embedding`."""
-    if not isinstance(catalogue, Catalogue):
-        raise OptionError(
-            f"a catalogue is needed, not {type(catalogue).__name__}: pass what cl.outputs(...) "
-            "returns"
-        )
+    check_catalogue(catalogue)
     if ax is not None and not hasattr(ax, "imshow"):
         raise OptionError(f"ax must be one matplotlib Axes, not {type(ax).__name__}")
     dataset = catalogue.dataset

@@ -1,7 +1,7 @@
 """Labels of a categorical column, and its values as codes: small unsigned integers.
 
-Law: ``labels[codes[i]] == str(value of cell i)`` for every cell with a value, and the missing code
-for every other, whatever the chunks.
+For every cell with a value ``labels[codes[i]] == str(value of cell i)``; every other cell has the
+missing code. This does not depend on chunks.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from cellucid_lazy.graph import map_indexed, merge_tree
 
-# What codes can hold: uint16, with 65,535 kept for missing.
-MOST_CATEGORIES = 65_535
+# Codes are at most uint16, whose value 65,535 is kept for missing.
+MAX_CATEGORIES = 65_535
 # Most categories in uint8, with 255 kept for missing.
-_MOST_NARROW = 254
+_MAX_NARROW = 254
 
 
 class Labels(NamedTuple):
@@ -79,7 +79,7 @@ def _block_uniques(values: NDArray[Any]) -> set[object] | NDArray[np.uint64]:
 
 
 def _bounded(values: set[object]) -> set[object] | NDArray[np.uint64]:
-    return values if len(values) <= MOST_CATEGORIES else _hashes(values)
+    return values if len(values) <= MAX_CATEGORIES else _hashes(values)
 
 
 def _hashes(values: set[object]) -> NDArray[np.uint64]:
@@ -98,13 +98,13 @@ def _merge_uniques(found: list[set[object] | NDArray[np.uint64]]) -> Any:
 
 def _finish_uniques(found: list[set[object] | NDArray[np.uint64]]) -> NDArray[Any]:
     merged = _merge_uniques(found)
-    values = sorted(merged, key=_order) if isinstance(merged, set) else []
+    values = sorted(merged, key=_sort_key) if isinstance(merged, set) else []
     box = np.empty((), dtype=object)
     box[()] = Uniques(tuple(values), len(merged))
     return box
 
 
-def _order(value: object) -> tuple[bool, str]:
+def _sort_key(value: object) -> tuple[bool, str]:
     return (isinstance(value, str), str(value))
 
 
@@ -138,11 +138,11 @@ def code_dtype(
     ValueError
         If the dtype cannot hold that many.
     """
-    if n_categories > MOST_CATEGORIES:
-        raise ValueError(f"{n_categories:,} categories, but codes hold {MOST_CATEGORIES:,}")
-    if requested == "uint8" and n_categories > _MOST_NARROW:
-        raise ValueError(f"{n_categories:,} categories, but uint8 codes tell apart {_MOST_NARROW}")
-    narrow = requested == "uint8" or (requested == "auto" and n_categories <= _MOST_NARROW)
+    if n_categories > MAX_CATEGORIES:
+        raise ValueError(f"{n_categories:,} categories, but codes hold {MAX_CATEGORIES:,}")
+    if requested == "uint8" and n_categories > _MAX_NARROW:
+        raise ValueError(f"{n_categories:,} categories, but uint8 codes tell apart {_MAX_NARROW}")
+    narrow = requested == "uint8" or (requested == "auto" and n_categories <= _MAX_NARROW)
     return np.dtype(np.uint8 if narrow else np.uint16)
 
 
@@ -271,5 +271,5 @@ def _encode(
     found, unique = pd.factorize(values)
     positions = pd.Index(categories, dtype=object).get_indexer(pd.Index(unique, dtype=object))
     codes = positions if code_of is None else code_of[positions]
-    # Missing values have position -1: the last of the table.
+    # Missing values have position -1, which picks the last entry: the missing code.
     return np.append(codes, np.iinfo(dtype).max).astype(dtype)[found]

@@ -29,11 +29,11 @@ from cellucid_lazy.graph import (
     spillable,
 )
 
-# Blocks times ranges is the number of small tasks between the two steps.
+# The two steps are connected by a small task for each block and range.
 MAX_RANGES = 256
 _MAX_CELLS = 2**32 - 1
 _PAIR_BYTES = 8
-_HALF = np.uint64(32)
+_SHIFT = np.uint64(32)
 
 
 def edges(
@@ -222,7 +222,7 @@ def _cut_block(
     pairs = make_pairs(block, start, cells, n_cells)
     firsts = np.array([k * n_cells // n_ranges for k in range(1, n_ranges)], dtype=np.uint64)
     # Copies, so that each can be freed by itself.
-    return [_unique(part) for part in np.split(pairs, np.searchsorted(pairs, firsts << _HALF))]
+    return [_unique(part) for part in np.split(pairs, np.searchsorted(pairs, firsts << _SHIFT))]
 
 
 def _block_pairs(
@@ -279,7 +279,7 @@ def _check_columns(matrix: sparse.csr_array[Any], start: int) -> None:
 
 
 def _pack(sources: NDArray[Any], destinations: NDArray[Any]) -> NDArray[np.uint64]:
-    return (sources.astype(np.uint64) << _HALF) | destinations.astype(np.uint64)
+    return (sources.astype(np.uint64) << _SHIFT) | destinations.astype(np.uint64)
 
 
 def _unique(pairs: NDArray[np.uint64]) -> NDArray[np.uint64]:

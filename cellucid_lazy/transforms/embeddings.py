@@ -1,7 +1,7 @@
 """Embeddings and vectors in the viewer's coordinates.
 
-The arithmetic runs in the work dtype, ``numpy.result_type(stored dtype, float32)``: stored float32
-gives what float32 arithmetic gives, bit for bit, while float64 is centred before digits are lost.
+The arithmetic runs in the work dtype, ``numpy.result_type(stored dtype, float32)``. So float32
+gives what float32 arithmetic gives, bit for bit, and float64 is centred before it is rounded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 from cellucid_lazy.graph import map_indexed, rechunk, whole_rows
 from cellucid_lazy.transforms.values import finite_extremes, to_float32
 
-# Axis ranges below this count as 1: a degenerate embedding is not scaled.
-SMALLEST_RANGE = 1e-8
+# A smaller range counts as 1, so that points that all but coincide are not pulled apart.
+MIN_RANGE = 1e-8
 
 
 def work_dtype(dtype: DTypeLike, /) -> np.dtype[Any]:
@@ -51,8 +51,15 @@ def finite_bounds(embedding: da.Array, /) -> da.Array:
 def scale_factor(bounds: da.Array, /) -> da.Array:
     """Return 2 / (largest axis range), which scales the largest axis to [-1, 1].
 
-    Takes what :func:`finite_bounds` returns. The result is 0-d float64; a range below
-    ``SMALLEST_RANGE`` counts as 1.
+    Parameters
+    ----------
+    bounds
+        Minimum and maximum, (2, d), see :func:`finite_bounds`.
+
+    Returns
+    -------
+    dask.array.Array
+        0-d float64; a range below ``MIN_RANGE`` counts as 1.
     """
     return map_indexed(_scale, "", rechunk(bounds, -1), "kj", dtype=np.float64)
 
@@ -60,7 +67,15 @@ def scale_factor(bounds: da.Array, /) -> da.Array:
 def center(bounds: da.Array, /) -> da.Array:
     """Return the middle of each axis, (minimum + maximum) / 2.
 
-    Takes what :func:`finite_bounds` returns. The result is (d,), of the same dtype.
+    Parameters
+    ----------
+    bounds
+        Minimum and maximum, (2, d), see :func:`finite_bounds`.
+
+    Returns
+    -------
+    dask.array.Array
+        (d,), of the dtype of `bounds`.
     """
     return map_indexed(_center, "j", rechunk(bounds, -1), "kj", dtype=bounds.dtype)
 
@@ -68,8 +83,8 @@ def center(bounds: da.Array, /) -> da.Array:
 def normalize_embedding(embedding: da.Array, /, *, bounds: da.Array | None = None) -> da.Array:
     """Center an embedding and scale its largest axis to [-1, 1], keeping proportions.
 
-    Law: finite values give ``(x - (min + max) / 2) * (2 / largest range)`` in the work dtype, cast
-    to float32 last; a point with a value that is not finite, before or after, is NaN throughout.
+    Finite values give ``(x - (min + max) / 2) * (2 / largest range)`` in the work dtype, cast to
+    float32 last; a point with a value that is not finite, before or after, is NaN throughout.
 
     Parameters
     ----------
@@ -180,7 +195,7 @@ def _zero_if_none(extremes: NDArray[Any]) -> NDArray[Any]:
 def _scale(bounds: NDArray[Any]) -> np.float64:
     with np.errstate(over="ignore"):
         largest = float((bounds[1] - bounds[0]).max(initial=0))
-    return np.float64(2.0 / (largest if largest >= SMALLEST_RANGE else 1.0))
+    return np.float64(2.0 / (largest if largest >= MIN_RANGE else 1.0))
 
 
 def _center(bounds: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Gene columns and their statistics, from an expression matrix in blocks of any grid.
+"""Gene columns and their statistics, from an expression matrix in any chunks.
 
 Blocks may be CSR, CSC or dense. A column is returned as float32, duplicate entries of a sparse
 matrix summed in the stored type first, as SciPy does when it densifies.
@@ -176,7 +176,7 @@ def _pick_columns(block: Any, columns: NDArray[np.intp]) -> NDArray[np.float32]:
 
 
 def _one_column(block: Any, column: int) -> NDArray[Any]:
-    """Take a column of a CSR block in two fifths of the time that SciPy needs."""
+    """Take a column of a CSR block; SciPy's indexing takes 2.5 times as long."""
     stored = np.flatnonzero(block.indices == column)
     rows = np.searchsorted(block.indptr, stored, side="right") - 1
     values = np.zeros(block.shape[0], dtype=block.dtype)

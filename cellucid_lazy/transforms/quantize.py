@@ -1,8 +1,7 @@
 """Continuous values as 8- or 16-bit integers.
 
-Law: ``dequantize_block(quantize_block(x))`` lies within one step of x for every finite x of the
-range, a step being (max - min) / 254 or 65534, up to float32 rounding; every other x comes back
-as NaN.
+For every finite x of the range, ``dequantize_block(quantize_block(x))`` lies within one step of x,
+up to float32 rounding; a step is (max - min) / 254 or / 65534. NaN and infinities come back as NaN.
 """
 
 from __future__ import annotations
@@ -49,8 +48,8 @@ def quantization_range(minimum: float, maximum: float, /) -> tuple[float, float]
     Returns
     -------
     tuple of float
-        The same range; a constant column gets a maximum one higher (or the next float, where one
-        is lost in rounding); bounds that are not finite give (0, 1).
+        The same range. For a constant column the maximum is raised by 1, or to the next float where
+        1 is lost in rounding. Extremes that are not finite give (0, 1).
     """
     minimum, maximum = float(minimum), float(maximum)
     if not (math.isfinite(minimum) and math.isfinite(maximum)):

@@ -1,4 +1,4 @@
-"""From cell-major to gene-major: NumPy kernels of the external transpose.
+"""NumPy kernels that turn a matrix stored by cell into one stored by gene.
 
 The values of each block of a matrix are ordered gene after gene. A range of genes is then a
 contiguous slice of every block, and joining the slices gives the genes' values for all cells.

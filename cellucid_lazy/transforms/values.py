@@ -54,7 +54,7 @@ def _text(values: NDArray[Any]) -> NDArray[Any]:
 def finite_extremes(values: da.Array, /, *, dtype: DTypeLike) -> da.Array:
     """Find the smallest and the largest finite value of each column.
 
-    Law: the result does not depend on chunks or scheduler. Zeros are always positive.
+    The result does not depend on chunks or scheduler. Zeros are always positive.
 
     Parameters
     ----------

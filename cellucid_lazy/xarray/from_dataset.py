@@ -17,7 +17,7 @@ import xarray as xr
 from cellucid_lazy.catalogue import Catalogue, outputs
 from cellucid_lazy.errors import DataError, LeftOutWarning, OptionError
 from cellucid_lazy.kinds import Dataset
-from cellucid_lazy.kinds.assigned import assigned
+from cellucid_lazy.kinds.assign import assign
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.names import FLAG_VALUES, are_codes
 from cellucid_lazy.options import Options
@@ -208,7 +208,7 @@ class _Parts:
         key = str(variable.attrs.get(v.OBSM_KEY, ""))
         if key and v.is_own(name, variable.attrs):
             # The values are those of an output, which are centred and scaled already.
-            self.obsm[key] = replace(array, is_shown=True)
+            self.obsm[key] = replace(array, is_normalized=True)
             if points:
                 self.points[points[1]] = key
         elif points and array.shape[1] == DIMENSIONS[points[1]]:
@@ -296,7 +296,7 @@ def _with_vectors(dataset: Dataset, parts: _Parts) -> Dataset:
             )
     for name, array in parts.vectors:
         try:
-            dataset, _ = assigned(dataset, {}, {}, {name: array})
+            dataset, _ = assign(dataset, {}, {}, {name: array})
         except OptionError as problem:
             parts.left_out.append(f"vector field {name!r} is left out: {problem}")
     return dataset

@@ -13,11 +13,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from cellucid_lazy.catalogue import Catalogue
+from cellucid_lazy.catalogue import Catalogue, check_catalogue
 from cellucid_lazy.engine.matrix import dense_array
 from cellucid_lazy.engine.output import Output
 from cellucid_lazy.engine.resources import scheduler_kwargs
-from cellucid_lazy.errors import OptionError
 from cellucid_lazy.kinds import KINDS
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.names import (
@@ -76,17 +75,12 @@ def to_dataset(
     MissingKeyError
         When a name or pattern matches nothing.
     """
-    if not isinstance(catalogue, Catalogue):
-        raise OptionError(
-            f"a catalogue is needed, not {type(catalogue).__name__}: pass what cl.outputs(...) "
-            "returns"
-        )
+    check_catalogue(catalogue)
     if names is not None:
         catalogue = catalogue.select(*([names] if isinstance(names, str) else names))
-    unquantized = catalogue.unquantized()
     found: dict[str, xr.Variable] = {}
-    _add_embeddings(catalogue, unquantized, found)
-    _add_obs(catalogue, unquantized, found)
+    _add_embeddings(catalogue, found)
+    _add_obs(catalogue, found)
     _add_expression(catalogue, found)
     if edges and catalogue.listed("connectivity"):
         _add_edges(catalogue, found)
@@ -98,9 +92,7 @@ def to_dataset(
     return dataset
 
 
-def _add_embeddings(
-    catalogue: Catalogue, unquantized: Catalogue, found: dict[str, xr.Variable]
-) -> None:
+def _add_embeddings(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
     shown = catalogue.dataset.shown
     for text, name in catalogue.listed("points").items():
         if not name.part:
@@ -108,19 +100,19 @@ def _add_embeddings(
             attributes = v.attributes(catalogue[text], name.key, variable)
             attributes[v.OBSM_KEY] = shown.embeddings[name.key].as_option()
             dims = (v.CELL, v.axis(name.key))
-            found[variable] = xr.Variable(dims, unquantized[text].array, attributes)
+            found[variable] = xr.Variable(dims, catalogue[text].array, attributes)
     for text, name in catalogue.listed("vectors").items():
         field, _, dimension = name.key.rpartition("/")
         variable = v.vector_name(field, dimension, found)
         attributes = v.attributes(catalogue[text], name.key, variable)
         attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
         dims = (v.CELL, v.axis(dimension))
-        found[variable] = xr.Variable(dims, unquantized[text].array, attributes)
+        found[variable] = xr.Variable(dims, catalogue[text].array, attributes)
 
 
-def _add_obs(catalogue: Catalogue, unquantized: Catalogue, found: dict[str, xr.Variable]) -> None:
+def _add_obs(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None:
     """Add columns: codes and outlier quantiles both, whichever of them was chosen."""
-    obs = KINDS["obs"]
+    obs, unquantized = KINDS["obs"], catalogue.unquantized()
     listed = {name.key for name in catalogue.listed("obs").values()}
     keys = [key for key in obs.required(catalogue.dataset) if key in listed]
     stems = v.column_stems(keys, catalogue.dataset.shown.embeddings)

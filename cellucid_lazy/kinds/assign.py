@@ -11,7 +11,7 @@ from cellucid_lazy.kinds.embeddings import DIMENSIONS, Embedding
 from cellucid_lazy.source import ObsColumn, ObsmArray
 
 
-def assigned(
+def assign(
     dataset: Dataset,
     obs: Mapping[str, ObsColumn],
     embeddings: Mapping[int | str, ObsmArray],
@@ -38,8 +38,8 @@ def assigned(
     Raises
     ------
     OptionError
-        When an embedding does not have 1 to 3 columns, or as many as its dimension, or no embedding
-        with as many columns as a vector field is shown.
+        When an embedding does not have 1 to 3 columns, or not as many as its dimension, or when no
+        embedding is shown that has as many columns as a vector field.
     """
     shown = dict(dataset.options.chosen_embeddings or dataset.shown.as_options())
     obsm = dict(dataset.source.obsm)
@@ -66,7 +66,7 @@ def assigned(
     if options.obs_keys is not None:
         options = replace(options, obs_keys=tuple(dict.fromkeys((*options.obs_keys, *obs))))
     source = replace(dataset.source, obs={**dataset.source.obs, **obs}, obsm=obsm)
-    return dataset.of(source, options), keys
+    return dataset.with_source(source, options), keys
 
 
 def _is_dimension(name: int | str) -> bool:
