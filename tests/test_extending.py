@@ -124,10 +124,10 @@ def test_a_codec_is_chosen_by_its_name(example, path, tmp_path):
 
 def test_a_storage_is_opened_and_exported(example, adata, path, tmp_path):
     example("storage")
-    with h5py.File(path, "r") as one, h5py.File(tmp_path / "a.h5mu", "w") as root:
-        one.copy(one["/"], root.create_group("mod"), "rna")
-    source = cl.open(f"mudata://{tmp_path}/a.h5mu#rna")
-    assert (source.storage, source.n_cells, source.n_genes) == ("h5mu", 60, 8)
+    with h5py.File(path, "r") as one, h5py.File(tmp_path / "all.h5", "w") as root:
+        one.copy(one["/"], root.create_group("mouse"), "lung")
+    source = cl.open(f"hdf5://{tmp_path}/all.h5#mouse/lung")
+    assert (source.storage, source.n_cells, source.n_genes) == ("hdf5-group", 60, 8)
     assert pickle.loads(pickle.dumps(source)).n_cells == 60
     names = ["points/2d", "obs/score/values", "var/CD3E"]
     assert cl.to_bytes(cl.outputs(source), names) == cl.to_bytes(cl.outputs(path), names)
