@@ -29,7 +29,7 @@ from cellucid_lazy.kinds import KINDS, Dataset, Row
 from cellucid_lazy.kinds.assign import assign
 from cellucid_lazy.kinds.dataset import Shared
 from cellucid_lazy.kinds.obs import obs_frame
-from cellucid_lazy.names import Name, kind_of, name_problems
+from cellucid_lazy.names import Name, kind_of, name_problems, split_last, split_name
 from cellucid_lazy.options import Options
 from cellucid_lazy.readers import open as open_source
 from cellucid_lazy.readers.subset import subset
@@ -128,7 +128,7 @@ class Catalogue(Mapping[str, Output]):
     def find(self, name: str) -> Name:
         """Split a name that is offered, or raise MissingKeyError; for use inside this library."""
         if name not in self:
-            key = str(name).partition("/")[2].rpartition("/")[0]
+            key, _ = split_last(split_name(str(name))[1])
             left_out = self.source.left_out_error("obs column", key)
             raise left_out or missing_key("output", str(name), self, where=self.source.name)
         return self.listed(kind_of(name))[name]

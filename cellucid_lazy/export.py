@@ -31,7 +31,7 @@ from cellucid_lazy.errors import ChangedError, CollisionError, DataError, Option
 from cellucid_lazy.kinds import KINDS, Dataset
 from cellucid_lazy.kinds.obs import obs_frame
 from cellucid_lazy.kinds.unreadable import without_unreadable
-from cellucid_lazy.names import Name, kind_of, name_problems, names_by_case
+from cellucid_lazy.names import Name, kind_of, name_problems, names_by_case, split_name
 from cellucid_lazy.options import compression_setting
 from cellucid_lazy.show import folder_summary
 from cellucid_lazy.sinks import sink_for
@@ -341,7 +341,7 @@ def to_frame(
     check_catalogue(catalogue)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise OptionError(f"names={names!r}: give a list of names, such as ['obs/cell_type']")
-    wanted = {name: name.partition("/")[2] for name in names}
+    wanted = {name: split_name(name)[1] for name in names}
     others = [name for name in wanted if kind_of(name) not in ("obs", "var")]
     if others:
         raise OptionError(f"names={others!r}: a table is made of obs/<key> and var/<gene>")

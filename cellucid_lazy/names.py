@@ -43,9 +43,21 @@ class Name(NamedTuple):
         return f"{self.kind}/{self.key}/{self.part}" if self.part else f"{self.kind}/{self.key}"
 
 
+def split_name(name: str, /) -> tuple[str, str]:
+    """Split an output's name into its kind and the rest: its key, and the part if it has one."""
+    kind, _, rest = name.partition("/")
+    return kind, rest
+
+
+def split_last(key: str, /) -> tuple[str, str]:
+    """Split the last part off a key, such as the dimension off ``velocity_umap/2d``."""
+    start, _, last = key.rpartition("/")
+    return start, last
+
+
 def kind_of(name: str, /) -> str:
     """Return the kind that an output's name begins with."""
-    return name.partition("/")[0]
+    return split_name(name)[0]
 
 
 def safe_name(key: str, /) -> str:

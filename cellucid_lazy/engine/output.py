@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cellucid_lazy.errors import format_count, format_size
 from cellucid_lazy.graph import block_keys, from_graph, rechunk, unfused
+from cellucid_lazy.names import kind_of
 from cellucid_lazy.show import as_html, format_names, format_shape
 
 Build = Callable[[], da.Array]
@@ -228,8 +229,7 @@ def manifest_output(name: str, path: str, manifest: Manifest) -> Output:
         Of kind ``"manifest"``.
     """
     build = partial(_manifest_array, manifest)
-    kind = name.partition("/")[0]
-    return Output(name, kind, path, (nan,), np.dtype(np.uint8), build, manifest=manifest)
+    return Output(name, kind_of(name), path, (nan,), np.dtype(np.uint8), build, manifest=manifest)
 
 
 def _manifest_array(manifest: Manifest) -> da.Array:

@@ -14,7 +14,7 @@ from cellucid_lazy.kinds import points
 from cellucid_lazy.kinds.dataset import Dataset
 from cellucid_lazy.kinds.embeddings import DIMENSIONS
 from cellucid_lazy.kinds.kind import Row, array_producer, constant_manifest, output_row
-from cellucid_lazy.names import Name, safe_name
+from cellucid_lazy.names import Name, safe_name, split_last
 from cellucid_lazy.transforms.embeddings import scale_vectors
 
 prefix = "vectors"
@@ -31,7 +31,7 @@ def keys(dataset: Dataset) -> Sequence[str]:
 def required(dataset: Dataset) -> Sequence[str]:
     """List the chosen fields of dimensions that have points."""
     dimensions = points.dimensions(dataset)
-    return [key for key in keys(dataset) if _split(key)[1] in dimensions]
+    return [key for key in keys(dataset) if split_last(key)[1] in dimensions]
 
 
 def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
@@ -42,7 +42,7 @@ def names(dataset: Dataset, keys: Sequence[str]) -> Iterable[Name]:
 
 def build(dataset: Dataset, name: Name) -> Output:
     """Build a vector field."""
-    field, dimension = _split(name.key)
+    field, dimension = split_last(name.key)
     return Output(
         str(name),
         prefix,
@@ -64,11 +64,6 @@ def manifests(dataset: Dataset) -> Mapping[str, Callable[[], Manifest]]:
     return {"identity": partial(_identity, dataset, chosen)} if chosen else {}
 
 
-def _split(key: str) -> tuple[str, str]:
-    field, _, dimension = key.rpartition("/")
-    return field, dimension
-
-
 def _path(field: str, dimension: str) -> str:
     return f"vectors/{safe_name(field)}_{dimension}.bin"
 
@@ -81,7 +76,7 @@ def _vectors(dataset: Dataset, field: str, dimension: str) -> da.Array:
 
 def _identity(dataset: Dataset, keys: Sequence[str]) -> Manifest:
     dimensions: dict[str, list[str]] = {}
-    for field, dimension in map(_split, keys):
+    for field, dimension in map(split_last, keys):
         dimensions.setdefault(field, []).append(dimension)
     fields = {field: _entry(dataset, field, found) for field, found in dimensions.items()}
     velocities = [f"velocity_{one.basis}" for one in dataset.shown.embeddings.values()]

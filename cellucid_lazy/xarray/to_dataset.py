@@ -26,6 +26,7 @@ from cellucid_lazy.names import (
     STORED_DTYPE,
     TRUE_LABELS,
     safe_name,
+    split_last,
     values_dtype,
 )
 from cellucid_lazy.xarray import variables as v
@@ -102,7 +103,7 @@ def _add_embeddings(catalogue: Catalogue, found: dict[str, xr.Variable]) -> None
             dims = (v.CELL, v.axis(name.key))
             found[variable] = xr.Variable(dims, catalogue[text].array, attributes)
     for text, name in catalogue.listed("vectors").items():
-        field, _, dimension = name.key.rpartition("/")
+        field, dimension = split_last(name.key)
         variable = v.vector_name(field, dimension, found)
         attributes = v.attributes(catalogue[text], name.key, variable)
         attributes[v.OBSM_KEY] = shown.vector_fields[field][dimension]
