@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from cellucid_lazy.errors import OptionError, missing_key
-from cellucid_lazy.names import split_name
 from cellucid_lazy.show import as_html
 
 DEFAULT_QUANTILE = 0.95
@@ -168,7 +167,7 @@ def _rename(given: object) -> tuple[tuple[str, str], ...]:
     for old, new in pairs.items():
         _text("rename", old)
         _text(f"rename[{old!r}]", new)
-        kind, key = split_name(old)
+        kind, _, key = old.partition("/")
         if kind not in ("obs", "var") or not key or not new:
             raise OptionError(
                 f"rename={{{old!r}: {new!r}}}: {old!r} is none of obs/<column> and var/<gene>"

@@ -9,7 +9,7 @@ A pair is one integer, ``source * 2**32 + destination``, so that sorting pairs s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -34,6 +34,8 @@ MAX_RANGES = 256
 _MAX_CELLS = 2**32 - 1
 _PAIR_BYTES = 8
 _SHIFT = np.uint64(32)
+# Stored entries that become pairs at once.
+_STEP_ENTRIES = 2**14
 
 
 def edges(
@@ -235,15 +237,15 @@ def _block_pairs(
     _check_columns(matrix, start)
     if row_to_cell is not None and row_to_cell.size and row_to_cell.max() >= n_cells:
         raise ValueError(f"position {row_to_cell.max()} is beyond the last of {n_cells} cells")
-    numbers = np.arange(start, start + matrix.shape[0], dtype=matrix.indices.dtype)
-    sources, destinations = np.repeat(numbers, np.diff(matrix.indptr)), matrix.indices
-    wanted = (matrix.data != 0) & (sources != destinations)
-    if row_to_cell is not None:
-        sources, destinations = row_to_cell[sources], row_to_cell[destinations]
-        wanted &= (sources >= 0) & (destinations >= 0)
-    if not wanted.all():
-        sources, destinations = sources[wanted], destinations[wanted]
-    pairs = _pack(np.minimum(sources, destinations), np.maximum(sources, destinations))
+    # Some rows at a time: temporaries of the whole block would take several times its memory.
+    pairs = np.empty(matrix.nnz, dtype=np.uint64)
+    filled = 0
+    for rows in _row_steps(matrix.indptr):
+        one, other = _stored_entries(matrix, start, rows, row_to_cell)
+        end = filled + len(one)
+        pairs[filled:end] = _pack(np.minimum(one, other), np.maximum(one, other))
+        filled = end
+    pairs = pairs[:filled]
     pairs.sort()
     return pairs
 
@@ -276,6 +278,32 @@ def _check_columns(matrix: sparse.csr_array[Any], start: int) -> None:
             f"column indices {columns.min()} to {columns.max()} in rows {start} to"
             f" {start + n_rows - 1}, but the matrix has {n_columns} columns"
         )
+
+
+def _row_steps(pointers: NDArray[Any]) -> Iterator[slice]:
+    """Cut rows so that each part stores about ``_STEP_ENTRIES`` entries, or is a single row."""
+    n_rows = len(pointers) - 1
+    first = 0
+    while first < n_rows:
+        last = int(np.searchsorted(pointers, pointers[first] + _STEP_ENTRIES, side="right")) - 1
+        last = min(max(last, first + 1), n_rows)
+        yield slice(first, last)
+        first = last
+
+
+def _stored_entries(
+    matrix: sparse.csr_array[Any], start: int, rows: slice, row_to_cell: NDArray[Any] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both cells of each entry in some rows that is neither 0 nor on the diagonal."""
+    pointers = matrix.indptr[rows.start : rows.stop + 1]
+    entries = slice(int(pointers[0]), int(pointers[-1]))
+    numbers = np.arange(start + rows.start, start + rows.stop, dtype=matrix.indices.dtype)
+    sources, destinations = np.repeat(numbers, np.diff(pointers)), matrix.indices[entries]
+    wanted = (matrix.data[entries] != 0) & (sources != destinations)
+    if row_to_cell is not None:
+        sources, destinations = row_to_cell[sources], row_to_cell[destinations]
+        wanted &= (sources >= 0) & (destinations >= 0)
+    return (sources, destinations) if wanted.all() else (sources[wanted], destinations[wanted])
 
 
 def _pack(sources: NDArray[Any], destinations: NDArray[Any]) -> NDArray[np.uint64]:

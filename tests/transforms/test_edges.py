@@ -15,6 +15,14 @@ from tests.helpers import compute, graph_bytes, raise_if_dask_computes
 WEIGHTS = st.sampled_from([1.0, -1.0, 0.5, 0.0, np.nan])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_steps():
+    """Many steps from few entries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ed, "_STEP_ENTRIES", 5)
+        yield
+
+
 def only(blocks):
     return blocks[0]
 
