@@ -552,7 +552,7 @@ class _SharedPasses:
         return self._cached[name]
 
     def _run_or_wait(self, catalogue: Catalogue, future: Future[bytes]) -> None:
-        """Make a pass in this thread, or wait until the thread that makes one has ended it."""
+        """Make a pass in this thread, or wait for the end of the pass of another thread."""
         with self._changed:
             self._changed.wait_for(lambda: future.done() or not self._is_running)
             if future.done():

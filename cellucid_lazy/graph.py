@@ -1,4 +1,4 @@
-"""Lazy arrays made of hand-written tasks; no other module depends on dask's internals.
+"""Functions that make lazy arrays of hand-written tasks, and that change graphs.
 
 Names of tasks depend on functions, options and inputs alone, and nothing runs while a graph is
 built.

@@ -1,6 +1,6 @@
 """Continuous values as 8- or 16-bit integers.
 
-For every finite x of the range, ``dequantize_block(quantize_block(x))`` lies within one step of x,
+For every finite x of the range, ``dequantize_block(quantize_block(x))`` is within one step of x,
 up to float32 rounding; a step is (max - min) / 254 or / 65534. NaN and infinities come back as NaN.
 """
 

@@ -1,4 +1,4 @@
-"""An xarray Dataset as a catalogue, whose outputs are made of its variables."""
+"""Make a catalogue of an xarray Dataset, with its variables as outputs."""
 
 from __future__ import annotations
 
